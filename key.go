@@ -46,7 +46,9 @@ type Key struct {
 // ErrBadKey says that a text is not an API key at all.
 var ErrBadKey = errors.New(`not an API key; a key looks like "sl_ID_SECRET"`)
 
-var keyEncoding = base32.NewEncoding("abcdefghijkmnpqrstuvwxyz23456789").WithPadding(base32.NoPadding)
+const keyAlphabet = "abcdefghijkmnpqrstuvwxyz23456789"
+
+var keyEncoding = base32.NewEncoding(keyAlphabet).WithPadding(base32.NoPadding)
 
 // NewKey makes an API key and returns it with its secret form "sl_ID_SECRET", which is shown once and kept nowhere.
 func NewKey(name string, scopes []Scope, stores []StoreID, now time.Time) (Key, string, error) {
@@ -71,7 +73,7 @@ func ParseKey(text string) (KeyID, [sha256.Size]byte, error) {
 		return "", none, ErrBadKey
 	}
 	id, secret, ok := strings.Cut(rest, "_")
-	if !ok || len(id) != 16 || len(secret) != 32 {
+	if !ok || len(id) != 16 || len(secret) != 32 || strings.Trim(id+secret, keyAlphabet) != "" {
 		return "", none, ErrBadKey
 	}
 	return KeyID(id), sha256.Sum256([]byte(secret)), nil

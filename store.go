@@ -2,8 +2,11 @@ package shortline
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -83,7 +86,7 @@ const (
 // Normalize brings s into the one form in which it is stored and compared: text trimmed, an empty address dropped, tags
 // sorted and without repetitions, negative zero made zero. Two stores that mean the same are equal after it.
 func (s *Store) Normalize() {
-	s.Lat, s.Lng = s.Lat+0, s.Lng+0 // -0 + 0 = +0
+	s.Lat, s.Lng, s.ServiceS = s.Lat+0, s.Lng+0, s.ServiceS+0 // -0 + 0 = +0
 	for _, p := range []*string{&s.Name, &s.Brand, &s.Timezone, &s.Hours, &s.Phone} {
 		*p = strings.TrimSpace(*p)
 	}
@@ -190,9 +193,12 @@ func (f *faults) text(field, s string, maxBytes int) {
 	}
 }
 
-// LoadTimezone returns the location of an IANA time zone name. Unlike time.LoadLocation it refuses "" and "Local".
+// LoadTimezone returns the location of an IANA time zone name. Unlike time.LoadLocation it refuses "" and "Local", and the
+// files that lie beside the zones on some machines only.
 func LoadTimezone(name string) (*time.Location, error) {
-	if name == "" || name == "Local" || len(name) > maxTimezoneSize || strings.Contains(name, "..") {
+	machine := name == "" || name == "Local" || name == "localtime" || name == "posixrules" || name == "Factory" ||
+		strings.HasPrefix(name, "posix/") || strings.HasPrefix(name, "right/")
+	if machine || len(name) > maxTimezoneSize || strings.Contains(name, "..") {
 		return nil, fmt.Errorf("%q is not an IANA time zone such as \"Europe/Berlin\"", name)
 	}
 	loc, err := time.LoadLocation(name)
@@ -236,10 +242,10 @@ func decodeStrict(data []byte, s *Store) error {
 	dec := json.NewDecoder(strings.NewReader(string(data)))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&shadow); err != nil {
-		return fmt.Errorf("not a store in JSON: %w", err)
+		return storeJSONFault(err)
 	}
-	if dec.More() {
-		return fmt.Errorf("not a store in JSON: more data after the object")
+	if _, err := dec.Token(); err != io.EOF { // dec.More would overlook a bracket
+		return errors.New("not a store in JSON: more data after the object")
 	}
 	var f faults
 	if shadow.Lat == nil {
@@ -253,4 +259,31 @@ func decodeStrict(data []byte, s *Store) error {
 		s.Lng = *shadow.Lng
 	}
 	return f.err()
+}
+
+// storeJSONFault says what is wrong with the JSON in the client's terms, without Go's.
+func storeJSONFault(err error) error {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong) && wrong.Field != "":
+		want := wrong.Type.Kind().String()
+		switch wrong.Type.Kind() {
+		case reflect.Float64:
+			want = "number"
+		case reflect.Struct:
+			want = "object"
+		case reflect.Slice:
+			want = "array"
+		}
+		detail := fmt.Sprintf("expected a JSON %s, not %s", want, wrong.Value)
+		if strings.HasPrefix(wrong.Value, "number ") {
+			detail = wrong.Value + " is out of range"
+		}
+		return &InvalidError{Faults: []FieldError{{Field: strings.TrimPrefix(wrong.Field, "plain."), Detail: detail}}}
+	case errors.As(err, &wrong):
+		return fmt.Errorf("not a store in JSON: expected an object, not %s", wrong.Value)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("not a store in JSON: the text ends too early")
+	}
+	return fmt.Errorf("not a store in JSON: %s", strings.TrimPrefix(err.Error(), "json: "))
 }

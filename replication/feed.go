@@ -199,6 +199,7 @@ func (f *Feed) follow(ctx context.Context, healthy func()) error {
 	installed := false
 	wait := f.cfg.MinPoll
 	for retry := time.Duration(0); ; {
+		at := time.Now() // before the read: what is newer than this may be missing from it
 		page, err := f.page(ctx, cursor)
 		switch {
 		case ctx.Err() != nil:
@@ -220,7 +221,6 @@ func (f *Feed) follow(ctx context.Context, healthy func()) error {
 			f.cfg.Log.Info("the feed follows again")
 		}
 		healthy()
-		at := time.Now()
 		if n := len(page.Changes); n > 0 {
 			view.Apply(page.Changes)
 			f.changes.Add(float64(n))

@@ -1,0 +1,71 @@
+# Shortline. `make` alone lists what there is. GNU make 3.81 or newer.
+
+GO          ?= go
+DATA        ?= shortline-data
+ARGS        ?=
+FUZZTIME    ?= 1m
+TIMEOUT     ?= 20m
+BENCH       ?= .
+BENCHTIME   ?= 1s
+BENCH_PKGS  ?= ./geo/... ./replication/... ./edge/...
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# H3 and SQLite are C.
+export CGO_ENABLED = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test check bench fuzz clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: build ## start one node with demo data on this machine (DATA=folder, ARGS=more flags)
+	@echo "==> bin/shortline serve --demo --simulate --data $(DATA) $(ARGS)"
+	@exec bin/shortline serve --demo --simulate --data "$(DATA)" $(ARGS)
+
+build: ## build bin/shortline
+	@scripts/setup go cc
+	@echo "==> building bin/shortline $(VERSION)"
+	@$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/shortline ./cmd/shortline
+
+test: ## run all tests
+	@scripts/setup go cc
+	@echo "==> go test ./..."
+	@$(GO) test -timeout $(TIMEOUT) ./...
+
+check: ## all that a change must pass: format, vet, staticcheck, go.mod, tests with the race detector
+	@scripts/setup go cc
+	@echo "==> gofmt"
+	@files=$$(find . -path './.?*' -prune -o -name '*.go' -print0 | xargs -0 "$$($(GO) env GOROOT)/bin/gofmt" -l) || exit 1; \
+	if [ -n "$$files" ]; then echo "not as gofmt writes it (run: gofmt -w FILE):"; echo "$$files"; exit 1; fi
+	@echo "==> go vet ./..."
+	@$(GO) vet ./...
+	@echo "==> staticcheck ./..."
+	@$(GO) run $(STATICCHECK) ./...
+	@echo "==> go mod tidy -diff"
+	@$(GO) mod tidy -diff || { echo "go.mod or go.sum is not tidy (run: go mod tidy)"; exit 1; }
+	@echo "==> go test -race ./..."
+	@$(GO) test -race -timeout $(TIMEOUT) ./...
+
+bench: ## measure: Go benchmarks, then HTTP, Redis and PostGIS on the same stores (BENCH=regexp, BENCHTIME=, ARGS=)
+	@scripts/setup go cc
+	@echo "==> go test -bench '$(BENCH)' $(BENCH_PKGS)"
+	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -timeout 1h $(BENCH_PKGS)
+	@scripts/setup redis postgis wrk
+	@echo "==> go run ./bench $(ARGS)"
+	@$(GO) run ./bench $(ARGS)
+
+fuzz: ## fuzz each target in turn (FUZZTIME=1m)
+	@scripts/setup go cc
+	@list=$$($(GO) test -list '^Fuzz' ./...) || { echo "$$list"; exit 1; }; \
+	echo "$$list" | awk '/^Fuzz/ { names[++n] = $$1 } $$1 == "ok" { for (i = 1; i <= n; i++) print names[i], $$2; n = 0 }' | \
+	while read -r name pkg; do \
+		echo "==> $$name in $$pkg for $(FUZZTIME)"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null || exit 1; \
+	done
+
+clean: ## remove what make build and make test left (never the data folder)
+	@echo "==> removing bin/"
+	@rm -rf bin
+	@find . -path './.?*' -prune -o \( -name '*.test' -o -name '*.prof' \) -type f -exec rm -f {} +

@@ -1,0 +1,356 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shortline/shortline/edge"
+	"github.com/shortline/shortline/replication"
+	"github.com/shortline/shortline/replication/sqlite"
+)
+
+const serveHelp = `Run one node: stores, live queues and the API, from one data folder.
+
+With no flags it needs nothing else: an embedded database in ./shortline-data,
+one region called "local", the API on 127.0.0.1:8080, and the admin port
+(readiness, metrics, profiles, keys) on 127.0.0.1:8081. The first start prints
+an admin key and keeps it in DATA/admin.key.
+
+Once the node answers it prints one line "ready URL" to stdout. Everything else
+goes to stderr. Ctrl-C or SIGTERM lets requests under way finish and ends it.
+
+Whoever reaches the admin port on a loopback address is an operator; on any
+other address the port asks for a key with the scope admin.`
+
+// serveSettings are the flags of serve.
+type serveSettings struct {
+	edge              edge.Config
+	data              string
+	listen, admin     string
+	publicAdmin       bool
+	detailsCache      byteSize
+	feedRetention     time.Duration
+	logLevel, logForm string
+	demo, simulate    bool
+	simulateRate      float64
+}
+
+func newServeCommand(a *app) *cobra.Command {
+	var s serveSettings
+	cmd := &cobra.Command{
+		Use: "serve", Short: "run one node", Long: serveHelp, Args: cobra.NoArgs,
+		Example: "  shortline serve\n  shortline serve --demo --simulate\n  shortline serve --data /var/lib/shortline --listen :8080",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), &s) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&s.data, "data", "shortline-data", "data `folder`; made where it is missing")
+	f.StringVar(&s.listen, "listen", "127.0.0.1:8080", "`address` of the API")
+	f.StringVar(&s.admin, "admin-listen", "127.0.0.1:8081", "`address` of the admin port; keep it on loopback or in a private network")
+	f.StringVar(&s.edge.Region, "region", "local", "`name` of this node's region")
+	f.BoolVar(&s.publicAdmin, "public-admin", true, "serve /admin/v1/ on the API's address too, always with a key of scope admin")
+	f.BoolVar(&s.edge.RequireKeyForReads, "require-key-for-reads", false, "ask for a key with the scope read on reads")
+	f.DurationVar(&s.edge.WriteHold, "write-hold", 10*time.Second, "how long a write may wait to become durable")
+	f.DurationVar(&s.edge.SessionWait, "session-wait", 2*time.Second, "how long a read waits for its token or for strong consistency")
+	s.detailsCache = 256 << 20
+	f.Var(&s.detailsCache, "details-cache", "memory for names and addresses, at least 32MiB")
+	f.DurationVar(&s.feedRetention, "feed-retention", time.Hour, "how long changes are kept for readers that fell behind; at least 1h")
+	f.DurationVar(&s.edge.ShutdownTimeout, "shutdown-timeout", 10*time.Second, "how long requests may take to finish when the node stops")
+	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error; debug logs every request")
+	f.StringVar(&s.logForm, "log-format", "text", "text or json")
+	f.BoolVar(&s.demo, "demo", false, "put 12,000 invented stores into an empty data folder")
+	f.BoolVar(&s.simulate, "simulate", false, "move the queues of the stores there are at the start with a daily rhythm; overwrites what is reported for them")
+	f.Float64Var(&s.simulateRate, "simulate-rate", 200, "simulated updates a second over all stores")
+	return cmd
+}
+
+// validate reports every fault of the settings at once, before anything is opened.
+func (s *serveSettings) validate() error {
+	s.edge.NoPublicAdmin, s.edge.DetailsBytes = !s.publicAdmin, int(s.detailsCache)
+	faults := []error{s.edge.Validate()}
+	for flag, addr := range map[string]string{"listen": s.listen, "admin-listen": s.admin} {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			faults = append(faults, fmt.Errorf("--%s %q is not an address such as 127.0.0.1:8080 or :8080", flag, addr))
+		}
+	}
+	if s.data == "" {
+		faults = append(faults, errors.New("--data is empty; name a folder"))
+	}
+	if s.detailsCache < 32<<20 {
+		faults = append(faults, fmt.Errorf("--details-cache %v is less than 32MiB", s.detailsCache))
+	}
+	if s.feedRetention < time.Hour {
+		faults = append(faults, fmt.Errorf("--feed-retention %v is less than 1h", s.feedRetention))
+	}
+	if !(s.simulateRate > 0 && s.simulateRate <= 100_000) {
+		faults = append(faults, fmt.Errorf("--simulate-rate %v is not between 0 and 100000", s.simulateRate))
+	}
+	if _, err := newLogger(io.Discard, s.logLevel, s.logForm); err != nil {
+		faults = append(faults, err)
+	}
+	return joinFaults(faults)
+}
+
+func newLogger(w io.Writer, level, form string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q is not debug, info, warn or error", level)
+	}
+	options := &slog.HandlerOptions{Level: l}
+	switch form {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q is not text or json", form)
+}
+
+// serve runs a node until ctx ends. It opens what can fail first, so that a wrong address costs nothing, and everything
+// that it opened is closed in the opposite order.
+func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
+	if err := s.validate(); err != nil {
+		return &usageError{err: err, command: "shortline serve"}
+	}
+	log, err := newLogger(a.stderr, s.logLevel, s.logForm)
+	if err != nil {
+		return err
+	}
+	public, err := listen("listen", s.listen)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = public.Close() }() // for the ways out before the server takes it over
+	admin, err := listen("admin-listen", s.admin)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = admin.Close() }()
+	store, err := sqlite.Open(ctx, sqlite.Config{Dir: s.data, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+
+	secret, err := ensureAdminKey(ctx, store, s.data)
+	if err != nil {
+		return err
+	}
+	n, err := newNode(a, s, log, store)
+	if err != nil {
+		return err
+	}
+	if secret != "" {
+		_, _ = fmt.Fprintf(a.stderr, "\n  admin key: %s\n  It is shown this once and kept in %s; make more with: shortline keys create\n\n", secret, filepath.Join(s.data, adminKeyFile))
+	}
+	return n.run(ctx, public, admin)
+}
+
+// listen opens a TCP address; the error says what to do where it is taken or not allowed.
+func listen(flag, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("address %s is in use, maybe by another shortline; stop it or choose another with --%s", addr, flag)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("address %s is not allowed for this user; choose a port above 1023 with --%s", addr, flag)
+	case err != nil:
+		return nil, fmt.Errorf("--%s: %w", flag, err)
+	}
+	return l, nil
+}
+
+// node is the parts of a running node, wired.
+type node struct {
+	app     *app
+	s       *serveSettings
+	log     *slog.Logger
+	store   *sqlite.Store
+	feed    *replication.Feed
+	batcher *replication.Batcher
+	server  *edge.Server
+}
+
+func newNode(a *app, s *serveSettings, log *slog.Logger, store *sqlite.Store) (*node, error) {
+	registry := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "shortline_build_info", Help: "1; the version is a label.", ConstLabels: prometheus.Labels{"version": a.version}})
+	build.Set(1)
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build)
+
+	catalog := new(edge.Catalog)
+	n := &node{app: a, s: s, log: log, store: store}
+	n.feed = replication.NewFeed(store, catalog, replication.FeedConfig{Log: log, Registerer: registry})
+	n.batcher = replication.NewBatcher(store, replication.BatcherConfig{
+		Log: log, Registerer: registry, Committed: func(replication.Token) { n.feed.Poke() }})
+	s.edge.Version = a.version
+	var err error
+	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: store, Log: log, Metrics: registry})
+	return n, err
+}
+
+// run is where the order of starting and stopping stands. Stopping: no new requests and those under way finish, then what
+// they wrote is committed, then memory stops following. A part that dies takes the node with it.
+func (n *node) run(ctx context.Context, public, admin net.Listener) error {
+	group, alive := errgroup.WithContext(ctx)
+	batching, stopBatching := context.WithCancel(context.WithoutCancel(ctx))
+	following, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopFollowing()
+	defer stopBatching()
+	var users sync.WaitGroup // those who write
+	use := func(part func() error) {
+		users.Add(1)
+		group.Go(func() error {
+			defer users.Done()
+			return part()
+		})
+	}
+
+	group.Go(func() error { return n.feed.Run(following) })
+	group.Go(func() error {
+		defer stopFollowing()
+		return n.batcher.Run(batching)
+	})
+	use(func() error { return n.server.Run(alive, public, admin) })
+	use(func() error { return n.prune(alive) })
+	use(func() error { return n.announce(alive, public.Addr(), admin.Addr()) })
+	group.Go(func() error {
+		users.Wait()
+		stopBatching()
+		return nil
+	})
+	err := group.Wait()
+	n.log.Info("stopped")
+	return err
+}
+
+// announce waits until the node answers, brings in the demo stores where they are asked for, prints the ready line, and
+// goes on as the simulator if there is one.
+func (n *node) announce(ctx context.Context, public, admin net.Addr) error {
+	if err := n.feed.Latest(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	if n.s.demo {
+		if err := n.loadDemo(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	url := "http://" + dialable(public)
+	n.log.Info("ready", "api", url, "admin", "http://"+dialable(admin), "data", n.s.data, "region", n.s.edge.Region)
+	if _, err := fmt.Fprintln(n.app.stdout, "ready "+url); err != nil {
+		return fmt.Errorf("print the ready line: %w", err)
+	}
+	n.suggest(url)
+	if n.s.simulate {
+		return n.runSimulator(ctx)
+	}
+	return nil
+}
+
+// dialable turns a listener's address into one that a client on this machine can use: "[::]:8080" listens everywhere.
+func dialable(addr net.Addr) string {
+	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return fmt.Sprintf("127.0.0.1:%d", tcp.Port)
+	}
+	return addr.String()
+}
+
+// suggest prints what a newcomer may try, ready to be pasted.
+func (n *node) suggest(url string) {
+	key := filepath.Join(n.s.data, adminKeyFile)
+	if !n.s.demo {
+		_, _ = fmt.Fprintf(n.app.stderr, "\n  Bring in stores:  shortline import stores.csv\n  The API:          %s/docs\n\n", url)
+		return
+	}
+	_, _ = fmt.Fprintf(n.app.stderr, `
+  Try, in another terminal:
+
+    curl '%[1]s/v1/nearby?lat=40.7580&lng=-73.9855&radius=2km'
+    curl -X POST '%[1]s/v1/stores/%[3]s/queue' -H "Authorization: Bearer $(cat %[2]s)" -H 'Content-Type: application/json' -d '{"length": 7}'
+    curl '%[1]s/v1/stores/%[3]s/queue'
+
+  The API for people: %[1]s/docs
+
+`, url, shellQuote(key), demoStore)
+}
+
+// shellQuote makes a path safe to paste into a shell.
+func shellQuote(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/._-", r)
+	}) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// prune drops what the feed and the idempotency keys no longer need, now and then.
+func (n *node) prune(ctx context.Context) error {
+	ticker := time.NewTicker(5 * time.Minute)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			if err := n.store.Prune(ctx, now.Add(-n.s.feedRetention), now); err != nil && ctx.Err() == nil {
+				n.log.Error("pruning of old changes", "err", err)
+			}
+		}
+	}
+}
+
+// byteSize is a flag in bytes with the units KiB, MiB and GiB.
+type byteSize int
+
+func (b byteSize) String() string {
+	for _, u := range byteUnits {
+		if b >= u.size && b%u.size == 0 {
+			return fmt.Sprintf("%d%s", b/u.size, u.name)
+		}
+	}
+	return fmt.Sprintf("%d", int(b))
+}
+
+// Set reads a number with a unit; part of pflag.Value.
+func (b *byteSize) Set(text string) error {
+	number, unit := text, byteSize(1)
+	for _, u := range byteUnits {
+		if rest, ok := strings.CutSuffix(text, u.name); ok {
+			number, unit = rest, u.size
+			break
+		}
+	}
+	var n int
+	if _, err := fmt.Sscanf(number+"\n", "%d\n", &n); err != nil || n < 0 || n > 1<<40/int(unit) {
+		return errors.New("must be a number of bytes such as 256MiB or 1GiB")
+	}
+	*b = byteSize(n) * unit
+	return nil
+}
+
+// Type names the kind of value in the help; part of pflag.Value.
+func (*byteSize) Type() string { return "size" }
+
+var byteUnits = []struct {
+	name string
+	size byteSize
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
+
+// adminKeyFile is where the first admin key is kept in the data folder: the key alone.
+const adminKeyFile = "admin.key"

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/internal/demo"
+	"github.com/shortline/shortline/replication"
+)
+
+// demoStore is the demo store nearest to Times Square, for the commands that newcomers are shown.
+const demoStore = "kc-03576"
+
+// loadDemo puts the demo stores into a store that is empty.
+func (n *node) loadDemo(ctx context.Context) error {
+	rows, err := n.store.Snapshot(ctx, "", 1)
+	if err != nil {
+		return fmt.Errorf("look for stores: %w", err)
+	}
+	if len(rows) > 0 {
+		return nil
+	}
+	stores, err := demo.Stores()
+	if err != nil {
+		return fmt.Errorf("read the demo stores: %w", err)
+	}
+	start := time.Now()
+	var last replication.Token
+	const chunk = 500
+	for first := 0; first < len(stores); first += chunk {
+		var items []replication.Item
+		for i := first; i < min(first+chunk, len(stores)); i++ {
+			items = append(items, replication.Item{Put: &stores[i]})
+		}
+		if _, last, err = n.batcher.Submit(ctx, replication.Write{Items: items}); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("store the demo stores: %w", err)
+		}
+	}
+	if err := n.feed.Wait(ctx, last); err != nil {
+		return nil // stopped meanwhile
+	}
+	n.log.Info("demo stores loaded", "stores", len(stores), "seconds", time.Since(start).Seconds())
+	return nil
+}
+
+// runSimulator moves the queues of the stores that there are now until ctx ends.
+func (n *node) runSimulator(ctx context.Context) error {
+	var stores []shortline.Store
+	for after := shortline.StoreID(""); ; {
+		rows, err := n.store.Snapshot(ctx, after, 1000)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("read the stores to simulate: %w", err)
+		}
+		for i := range rows {
+			stores = append(stores, rows[i].Store)
+		}
+		if len(rows) < 1000 {
+			break
+		}
+		after = rows[len(rows)-1].Store.ID
+	}
+	if len(stores) == 0 {
+		n.log.Warn("there is nothing to simulate: no stores; import some, or start with --demo")
+		return nil
+	}
+	simulator, err := demo.New(demo.Config{Rate: n.s.simulateRate, Seed: uint64(time.Now().UnixNano()), Log: n.log}, stores, n.report)
+	if err != nil {
+		return err
+	}
+	n.log.Info("simulating queues", "stores", len(stores), "updates_per_second", n.s.simulateRate)
+	return simulator.Run(ctx)
+}
+
+// report hands simulated updates to the batcher, as any client's; a store that is gone is no error.
+func (n *node) report(ctx context.Context, updates []shortline.QueueUpdate) error {
+	items := make([]replication.Item, len(updates))
+	for i := range updates {
+		items[i].Queue = &updates[i]
+	}
+	_, _, err := n.batcher.Submit(ctx, replication.Write{Items: items})
+	if errors.Is(err, replication.ErrClosed) {
+		return context.Canceled
+	}
+	return err
+}

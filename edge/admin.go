@@ -1,0 +1,172 @@
+package edge
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/pprof"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/replication"
+)
+
+// Health is the answer to GET /healthz and the probes of the admin port: a status, and what each check found.
+type Health struct {
+	Status string            `json:"status" doc:"ok, or what is the matter"`
+	Checks map[string]string `json:"checks,omitempty" doc:"ok or the reason, by name of the check"`
+}
+
+// healthz answers GET /healthz: 200 while this node can serve reads.
+func (s *Server) healthz(c echo.Context) error {
+	if _, err := s.state(); err != nil {
+		return err
+	}
+	return s.answer(c, http.StatusOK, "", Health{Status: "ok"})
+}
+
+// checks are what readiness is made of.
+func (s *Server) checks(ctx context.Context) (map[string]string, bool) {
+	checks := map[string]string{"snapshot": "ok", "feed": "ok", "store": "ok", "stopping": "ok"}
+	if _, err := s.state(); err != nil {
+		checks["snapshot"] = "the first snapshot is still loading"
+	}
+	if reason := s.feed.Failure(); reason != "" {
+		checks["feed"] = reason
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadLimit)
+	defer cancel()
+	if _, err := s.store.Rows(ctx, []shortline.StoreID{"readiness-probe"}); err != nil {
+		checks["store"] = err.Error()
+	}
+	select {
+	case <-s.stopping:
+		checks["stopping"] = "this node is shutting down"
+	default:
+	}
+	for _, result := range checks {
+		if result != "ok" {
+			return checks, false
+		}
+	}
+	return checks, true
+}
+
+// adminPort puts everything that the admin port serves on e.
+func (s *Server) adminPort(e *echo.Echo, gatherer prometheus.Gatherer) {
+	e.GET("/livez", func(c echo.Context) error { return s.answer(c, http.StatusOK, "", Health{Status: "ok"}) })
+	e.GET("/readyz", func(c echo.Context) error {
+		checks, ready := s.checks(c.Request().Context())
+		if !ready {
+			return s.answer(c, http.StatusServiceUnavailable, "", Health{Status: "not ready", Checks: checks})
+		}
+		return s.answer(c, http.StatusOK, "", Health{Status: "ok", Checks: checks})
+	})
+	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{})))
+	e.GET("/debug/pprof/*", echo.WrapHandler(http.HandlerFunc(pprof.Index)))
+	e.GET("/debug/pprof/cmdline", echo.WrapHandler(http.HandlerFunc(pprof.Cmdline)))
+	e.GET("/debug/pprof/profile", echo.WrapHandler(http.HandlerFunc(pprof.Profile)))
+	e.GET("/debug/pprof/symbol", echo.WrapHandler(http.HandlerFunc(pprof.Symbol)))
+	e.GET("/debug/pprof/trace", echo.WrapHandler(http.HandlerFunc(pprof.Trace)))
+	s.register(e, s.adminRoutes(func(next echo.HandlerFunc) echo.HandlerFunc { return next })) // adminGuard has decided
+}
+
+// KeyRequest asks for a new API key.
+type KeyRequest struct {
+	Name   string              `json:"name" minLength:"1" maxLength:"200" doc:"Who or what the key is for"`
+	Scopes []shortline.Scope   `json:"scopes" minItems:"1" doc:"queue:write, stores:write, read, admin"`
+	Stores []shortline.StoreID `json:"stores,omitempty" maxItems:"1000" doc:"The stores that queue:write is for; all where absent"`
+}
+
+// NewKeyAnswer is a key just made; its secret form is shown here and never again.
+type NewKeyAnswer struct {
+	shortline.Key
+	Secret string `json:"key" doc:"Send it as: Authorization: Bearer KEY. It is not kept and cannot be shown again"`
+}
+
+// KeysAnswer lists the API keys, revoked ones too.
+type KeysAnswer struct {
+	Keys []shortline.Key `json:"keys"`
+}
+
+// createKey answers POST /admin/v1/keys.
+func (s *Server) createKey(c echo.Context) error {
+	r := c.Request()
+	if err := noParameters(r.URL.RawQuery); err != nil {
+		return err
+	}
+	body, err := readBody(c, 256<<10)
+	if err != nil {
+		return err
+	}
+	var in KeyRequest
+	if err := decode(body, &in); err != nil {
+		return err
+	}
+	key, secret, err := shortline.NewKey(in.Name, in.Scopes, in.Stores, s.now())
+	if err != nil {
+		return err
+	}
+	_, token, err := s.submit(r.Context(), replication.Write{Items: []replication.Item{{Key: &key}}})
+	if err != nil {
+		return err
+	}
+	s.log.Info("API key created", "key", key.ID, "name", key.Name, "scopes", key.Scopes)
+	return s.answer(c, http.StatusCreated, token.String(), NewKeyAnswer{Key: key, Secret: secret})
+}
+
+// listKeys answers GET /admin/v1/keys.
+func (s *Server) listKeys(c echo.Context) error {
+	if err := noParameters(c.Request().URL.RawQuery); err != nil {
+		return err
+	}
+	st, err := s.state()
+	if err != nil {
+		return err
+	}
+	answer := KeysAnswer{Keys: []shortline.Key{}}
+	for _, key := range *st.keys.Load() {
+		answer.Keys = append(answer.Keys, *key)
+	}
+	slices.SortFunc(answer.Keys, func(a, b shortline.Key) int {
+		if n := a.CreatedAt.Compare(b.CreatedAt); n != 0 {
+			return n
+		}
+		return strings.Compare(string(a.ID), string(b.ID))
+	})
+	return s.answer(c, http.StatusOK, "", answer)
+}
+
+// revokeKey answers DELETE /admin/v1/keys/{id}. A key that was revoked before stays as it is.
+func (s *Server) revokeKey(c echo.Context) error {
+	r := c.Request()
+	if err := noParameters(r.URL.RawQuery); err != nil {
+		return err
+	}
+	st, err := s.state()
+	if err != nil {
+		return err
+	}
+	id := shortline.KeyID(c.Param("id"))
+	known := st.key(id)
+	if known == nil {
+		return fmt.Errorf("API key %s: %w", clip(string(id)), shortline.ErrNotFound)
+	}
+	if known.RevokedAt != nil {
+		return s.answer(c, http.StatusOK, "", known)
+	}
+	key, at := *known, s.now().UTC().Truncate(time.Second)
+	key.RevokedAt = &at
+	_, token, err := s.submit(r.Context(), replication.Write{Items: []replication.Item{{Key: &key}}})
+	if err != nil {
+		return err
+	}
+	s.log.Info("API key revoked", "key", key.ID, "name", key.Name)
+	return s.answer(c, http.StatusOK, token.String(), &key)
+}

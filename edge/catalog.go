@@ -1,0 +1,330 @@
+package edge
+
+import (
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/geo"
+	"github.com/shortline/shortline/replication"
+)
+
+// Catalog is what a node serves from: every store's place, what filters need to know of it, its live queue, and the API
+// keys, all in memory. The feed writes it, one goroutine; any number of readers read it without waiting for the writer.
+// It is empty and not ready until the feed installs the first snapshot.
+type Catalog struct{ current atomic.Pointer[state] }
+
+// Begin makes an empty state beside the one in service; part of replication.Target.
+func (c *Catalog) Begin() replication.View { return newState() }
+
+// Install puts a state that Begin made in service; part of replication.Target.
+func (c *Catalog) Install(v replication.View) { c.current.Store(v.(*state)) }
+
+// state is one generation of the catalog; a full resync makes another.
+//
+// A store has a slot for as long as the state lives, found by its geo.Ref. The slot of a deleted store stays behind as a
+// tombstone that remembers the revs, so that an older change arriving later does not bring the store back.
+type state struct {
+	index  *geo.Index
+	pages  atomic.Pointer[[]*page] // grows by copying the directory; pages never move
+	shards [64]shard
+	keys   atomic.Pointer[map[shortline.KeyID]*shortline.Key]
+
+	stores atomic.Int64 // that exist
+	queues atomic.Int64 // of those, that have reported
+
+	// The rest belongs to the writer.
+	used      int // slots given out
+	attrs     map[string]*attrs
+	schedules map[string]*schedule
+}
+
+const pageSize = 1024
+
+type page [pageSize]slot
+
+// slot is one store. record is never nil once the slot can be found.
+type slot struct {
+	record   atomic.Pointer[record]
+	queue    atomic.Uint64 // a packedQueue
+	queueRev uint64        // the writer's
+}
+
+// record is immutable; a change of the store replaces it.
+type record struct {
+	id       shortline.StoreID
+	lat, lng float64
+	rev      uint64
+	attrs    *attrs // nil: no such store (a tombstone, or not heard of yet)
+}
+
+// attrs is what filters and waits need to know of a store; stores that are alike share one.
+type attrs struct {
+	brand    string // in lower case
+	tags     []string
+	serviceS float64
+	schedule *schedule // nil: not known
+}
+
+// schedule tells whether stores of the same hours and time zone are open; it remembers the answer for the minute.
+type schedule struct {
+	hours *shortline.Hours
+	loc   *time.Location
+	last  atomic.Uint64 // minutes since 1970 in the upper bits, 1 in the lowest if open
+}
+
+func (s *schedule) open(now time.Time) bool {
+	minute := uint64(now.Unix()/60) << 1
+	if last := s.last.Load(); last&^1 == minute {
+		return last&1 == 1
+	}
+	open := s.hours.OpenAt(now.In(s.loc))
+	if open {
+		minute |= 1
+	}
+	s.last.Store(minute)
+	return open
+}
+
+// packedQueue is a live queue in one word, so that readers see length and time together without a lock: the length in the
+// upper 20 bits, milliseconds since 1970 in the lower 44; 0 stands for a store that has never reported.
+type packedQueue uint64
+
+const queueTimeBits = 44
+
+func packQueue(q *shortline.Queue) packedQueue {
+	ms := min(max(q.UpdatedAt.UnixMilli(), 1), 1<<queueTimeBits-1)
+	return packedQueue(uint64(q.Length)<<queueTimeBits | uint64(ms))
+}
+
+func (q packedQueue) known() bool { return q != 0 }
+func (q packedQueue) length() int { return int(q >> queueTimeBits) }
+func (q packedQueue) updatedAt() time.Time {
+	return time.UnixMilli(int64(q & (1<<queueTimeBits - 1))).UTC()
+}
+
+// shard is one part of the map from ids to slots.
+type shard struct {
+	mu   sync.RWMutex
+	refs map[shortline.StoreID]geo.Ref // guarded by mu
+}
+
+var idSeed = maphash.MakeSeed()
+
+func newState() *state {
+	s := &state{attrs: map[string]*attrs{}, schedules: map[string]*schedule{}}
+	s.pages.Store(&[]*page{})
+	s.keys.Store(&map[shortline.KeyID]*shortline.Key{})
+	for i := range s.shards {
+		s.shards[i].refs = map[shortline.StoreID]geo.Ref{}
+	}
+	s.index = geo.New(func(a, b geo.Ref) bool { return s.record(a).id < s.record(b).id })
+	return s
+}
+
+func (s *state) slot(ref geo.Ref) *slot {
+	return &(*s.pages.Load())[ref/pageSize][ref%pageSize]
+}
+
+func (s *state) record(ref geo.Ref) *record { return s.slot(ref).record.Load() }
+
+// find returns the slot of a store that exists.
+func (s *state) find(id shortline.StoreID) (*slot, *record, bool) {
+	ref, ok := s.lookup(id)
+	if !ok {
+		return nil, nil, false
+	}
+	sl := s.slot(ref)
+	rec := sl.record.Load()
+	return sl, rec, rec.attrs != nil
+}
+
+func (s *state) lookup(id shortline.StoreID) (geo.Ref, bool) {
+	sh := &s.shards[maphash.String(idSeed, string(id))%uint64(len(s.shards))]
+	sh.mu.RLock()
+	ref, ok := sh.refs[id]
+	sh.mu.RUnlock()
+	return ref, ok
+}
+
+// key returns an API key, revoked ones too.
+func (s *state) key(id shortline.KeyID) *shortline.Key { return (*s.keys.Load())[id] }
+
+// Load takes rows of a snapshot; part of replication.View.
+func (s *state) Load(rows []replication.Row) {
+	for i := range rows {
+		row := &rows[i]
+		_, sl := s.own(row.Store.ID)
+		s.putRecord(sl, &row.Store, row.Rev)
+		if row.Queue != nil {
+			s.setQueue(sl, row.Queue)
+		}
+	}
+}
+
+// Built indexes all that was loaded; part of replication.View.
+func (s *state) Built() {
+	err := s.index.Build(func(yield func(geo.Ref, geo.Point) bool) {
+		for ref := range geo.Ref(s.used) {
+			if rec := s.record(ref); rec.attrs != nil && !yield(ref, geo.Point{Lat: rec.lat, Lng: rec.lng}) {
+				return
+			}
+		}
+	})
+	if err != nil { // putRecord lets no other points in
+		panic(fmt.Sprintf("edge: index a snapshot: %v", err))
+	}
+}
+
+// LoadKeys takes the API keys; part of replication.View.
+func (s *state) LoadKeys(keys []shortline.Key) {
+	all := maps.Clone(*s.keys.Load())
+	for i := range keys {
+		k := keys[i]
+		if old := all[k.ID]; old == nil || old.Rev < k.Rev {
+			all[k.ID] = &k
+		}
+	}
+	s.keys.Store(&all)
+}
+
+// Apply takes changes of the feed, the newest rev of each row wins; part of replication.View. Readers see the stores of
+// one call appear, move and go all at once.
+func (s *state) Apply(changes []shortline.Change) {
+	var places []*shortline.Change
+	for i := range changes {
+		switch c := &changes[i]; c.Kind {
+		case shortline.StorePut, shortline.StoreDeleted:
+			places = append(places, c)
+		case shortline.QueueSet:
+			_, sl := s.own(shortline.StoreID(c.Subject))
+			s.setQueue(sl, c.Queue)
+		case shortline.KeyPut:
+			s.LoadKeys([]shortline.Key{*c.Key})
+		}
+	}
+	if len(places) == 0 { // the usual case: queues move all the time, stores hardly ever
+		return
+	}
+	err := s.index.Update(func(tx *geo.Tx) error {
+		for _, c := range places {
+			if err := s.place(tx, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil { // putRecord lets no other points in
+		panic(fmt.Sprintf("edge: index changes: %v", err))
+	}
+}
+
+// place applies a change of a store itself.
+func (s *state) place(tx *geo.Tx, c *shortline.Change) error {
+	switch c.Kind {
+	case shortline.StorePut:
+		ref, sl := s.own(c.Store.ID)
+		if s.putRecord(sl, c.Store, c.Rev) {
+			return tx.Put(ref, geo.Point{Lat: c.Store.Lat, Lng: c.Store.Lng})
+		}
+	case shortline.StoreDeleted:
+		ref, sl := s.own(shortline.StoreID(c.Subject))
+		old := sl.record.Load()
+		if old.rev >= c.Rev {
+			return nil
+		}
+		tx.Delete(ref)
+		sl.record.Store(&record{id: old.id, rev: c.Rev})
+		if old.attrs != nil {
+			s.stores.Add(-1)
+		}
+		if sl.queue.Swap(0) != 0 {
+			s.queues.Add(-1)
+		}
+		if c.Queue != nil { // its tombstone
+			sl.queueRev = max(sl.queueRev, c.Queue.Rev)
+		}
+	}
+	return nil
+}
+
+// own returns the slot of an id, a new one where it has none.
+func (s *state) own(id shortline.StoreID) (geo.Ref, *slot) {
+	if ref, ok := s.lookup(id); ok {
+		return ref, s.slot(ref)
+	}
+	pages := *s.pages.Load()
+	if s.used == len(pages)*pageSize {
+		pages = append(pages[:len(pages):len(pages)], new(page))
+		s.pages.Store(&pages)
+	}
+	ref := geo.Ref(s.used)
+	s.used++
+	sl := s.slot(ref)
+	id = shortline.StoreID(strings.Clone(string(id))) // not a part of the buffer it was read from
+	sl.record.Store(&record{id: id})
+	sh := &s.shards[maphash.String(idSeed, string(id))%uint64(len(s.shards))]
+	sh.mu.Lock()
+	sh.refs[id] = ref
+	sh.mu.Unlock()
+	return ref, sl
+}
+
+// putRecord tells whether the store is newer than what the slot holds, and a place on Earth.
+func (s *state) putRecord(sl *slot, store *shortline.Store, rev uint64) bool {
+	old := sl.record.Load()
+	if old.rev >= rev || !(geo.Point{Lat: store.Lat, Lng: store.Lng}).Valid() {
+		return false
+	}
+	if old.attrs == nil {
+		s.stores.Add(1)
+	}
+	sl.record.Store(&record{id: old.id, lat: store.Lat, lng: store.Lng, rev: rev, attrs: s.internAttrs(store)})
+	return true
+}
+
+func (s *state) setQueue(sl *slot, q *shortline.Queue) {
+	if q.Rev <= sl.queueRev {
+		return
+	}
+	sl.queueRev = q.Rev
+	if sl.queue.Swap(uint64(packQueue(q))) == 0 {
+		s.queues.Add(1)
+	}
+}
+
+func (s *state) internAttrs(store *shortline.Store) *attrs {
+	key := fmt.Sprintf("%s\x00%s\x00%s\x00%v\x00%s", store.Brand, store.Hours, store.Timezone, store.ServiceS, strings.Join(store.Tags, "\x00"))
+	if a := s.attrs[key]; a != nil {
+		return a
+	}
+	a := &attrs{brand: strings.ToLower(store.Brand), tags: store.Tags, serviceS: store.ServiceS, schedule: s.internSchedule(store)}
+	s.attrs[key] = a
+	return a
+}
+
+// internSchedule returns nil where it cannot be told whether the store is open: no hours, or hours without a time zone
+// unless they are round the clock.
+func (s *state) internSchedule(store *shortline.Store) *schedule {
+	key := store.Hours + "\x00" + store.Timezone
+	if sc, ok := s.schedules[key]; ok {
+		return sc
+	}
+	var sc *schedule
+	if hours, err := shortline.ParseHours(store.Hours); err == nil && store.Hours != "" {
+		loc, err := shortline.LoadTimezone(store.Timezone)
+		switch {
+		case err == nil:
+			sc = &schedule{hours: hours, loc: loc}
+		case store.Hours == "24/7":
+			sc = &schedule{hours: hours, loc: time.UTC}
+		}
+	}
+	s.schedules[key] = sc
+	return sc
+}

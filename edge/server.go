@@ -1,0 +1,272 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzhttp"
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/replication"
+)
+
+// Config sets up a Server. Its zero value works.
+type Config struct {
+	// Region is the name of the region that this node is in ("local").
+	Region string
+	// Version is that of the program, for the OpenAPI document.
+	Version string
+	// WriteHold bounds how long a write may wait to become durable (10 s).
+	WriteHold time.Duration
+	// SessionWait bounds how long a read waits for its token or for strong consistency (2 s).
+	SessionWait time.Duration
+	// ReadLimit bounds one nearby search (2 s).
+	ReadLimit time.Duration
+	// RequireKeyForReads asks for the scope read on reads too.
+	RequireKeyForReads bool
+	// NoPublicAdmin removes /admin/v1/ from the public port.
+	NoPublicAdmin bool
+	// DetailsBytes bounds the cache of store details (256 MiB).
+	DetailsBytes int
+	// ShutdownTimeout is how long requests under way may take to finish when the node stops (10 s).
+	ShutdownTimeout time.Duration
+}
+
+// Validate reports every fault of c at once.
+func (c *Config) Validate() error {
+	var faults []error
+	for name, d := range map[string]time.Duration{"write-hold": c.WriteHold, "session-wait": c.SessionWait, "read-limit": c.ReadLimit, "shutdown-timeout": c.ShutdownTimeout} {
+		if d < 0 {
+			faults = append(faults, fmt.Errorf("%s: %v is negative", name, d))
+		}
+	}
+	if _, err := shortline.ParseStoreID(c.Region); c.Region != "" && err != nil {
+		faults = append(faults, fmt.Errorf("region: %q must be 1 to 64 letters, digits, '-', '_' or '.'", c.Region))
+	}
+	if c.DetailsBytes < 0 {
+		faults = append(faults, fmt.Errorf("details-cache: %d is negative", c.DetailsBytes))
+	}
+	return errors.Join(faults...)
+}
+
+func (c *Config) defaults() {
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{{&c.WriteHold, 10 * time.Second}, {&c.SessionWait, 2 * time.Second}, {&c.ReadLimit, 2 * time.Second}, {&c.ShutdownTimeout, 10 * time.Second}} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	if c.Region == "" {
+		c.Region = "local"
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+}
+
+// Writer makes writes durable; *replication.Batcher is one.
+type Writer interface {
+	Submit(ctx context.Context, w replication.Write) (replication.Result, replication.Token, error)
+}
+
+// Follower keeps memory in step with the database and tells how far it is; *replication.Feed is one.
+type Follower interface {
+	Applied() *replication.Applied
+	Failure() string
+	Wait(ctx context.Context, t replication.Token) error
+	Latest(ctx context.Context) error
+	Judge(ctx context.Context, t replication.Token) error
+}
+
+// Deps is what a Server is made of.
+type Deps struct {
+	Catalog *Catalog
+	Feed    Follower
+	Writer  Writer
+	Details replication.Details
+	Log     *slog.Logger
+	// Metrics is where the server registers its own and what /metrics shows.
+	Metrics *prometheus.Registry
+	Now     func() time.Time // nil: time.Now
+}
+
+// Server is the HTTP node: a public handler and an admin handler over one catalog.
+type Server struct {
+	cfg     Config
+	catalog *Catalog
+	feed    Follower
+	writer  Writer
+	store   replication.Details
+	details *replication.DetailsCache
+	log     *slog.Logger
+	now     func() time.Time
+	metrics *metrics
+
+	regionHeader []string
+	docs         documents
+	public       http.Handler
+	admin        *echo.Echo
+	stopping     chan struct{}
+}
+
+// New makes a Server. It starts nothing; see Run.
+func New(cfg Config, deps Deps) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg.defaults()
+	s := &Server{
+		cfg: cfg, catalog: deps.Catalog, feed: deps.Feed, writer: deps.Writer, store: deps.Details, log: deps.Log, now: deps.Now,
+		regionHeader: []string{cfg.Region}, stopping: make(chan struct{}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	registry := deps.Metrics
+	if registry == nil {
+		registry = prometheus.NewRegistry()
+	}
+	s.metrics = newMetrics(registry, s.catalog)
+	s.details = replication.NewDetailsCache(deps.Details, replication.DetailsConfig{
+		MaxBytes: cfg.DetailsBytes, Encode: encodeDetails, Registerer: registry})
+
+	e := s.newEcho()
+	e.Use(middleware.CORSWithConfig(middleware.CORSConfig{
+		AllowOrigins:  []string{"*"},
+		AllowMethods:  []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete},
+		AllowHeaders:  []string{"Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", headerToken, headerRequestID},
+		ExposeHeaders: []string{headerToken, headerRegion, headerRequestID, "ETag", "Retry-After", "Idempotent-Replayed"},
+		MaxAge:        3600,
+	}))
+	routes := s.publicRoutes()
+	s.register(e, routes)
+	if !cfg.NoPublicAdmin {
+		admin := s.adminRoutes(s.requireAdmin)
+		s.register(e, admin)
+		routes = append(routes, admin...)
+	}
+	var err error
+	if s.docs, err = newDocuments(cfg.Version, routes); err != nil {
+		return nil, err
+	}
+	s.register(e, s.documentRoutes())
+	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(1024), gzhttp.SuffixETag("-gzip"))
+	if err != nil {
+		return nil, fmt.Errorf("set up compression: %w", err)
+	}
+	compressed := compress(e)
+	s.public = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.Header["Accept-Encoding"]) == 0 { // the usual case between programs: nothing to wrap
+			e.ServeHTTP(w, r)
+			return
+		}
+		compressed.ServeHTTP(w, r)
+	})
+	s.admin = s.newEcho()
+	s.adminPort(s.admin, registry)
+	return s, nil
+}
+
+// newEcho makes a router with the middleware that every answer passes through.
+func (s *Server) newEcho() *echo.Echo {
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	e.IPExtractor = echo.ExtractIPDirect() // trusting X-Forwarded-For is something to be set up, never a default
+	e.Use(s.observe)
+	e.HTTPErrorHandler = func(err error, c echo.Context) {
+		if !c.Response().Committed {
+			_ = writeProblem(c.Response(), c.Request().Method == http.MethodHead, asAPIError(err))
+		}
+	}
+	return e
+}
+
+// route is one call of the API together with what the OpenAPI document says of it.
+type route struct {
+	method, path string // path as echo writes it: /v1/stores/:id
+	handler      echo.HandlerFunc
+	doc          operation
+}
+
+func (s *Server) register(e *echo.Echo, routes []route) {
+	for _, r := range routes {
+		e.Add(r.method, r.path, r.handler)
+		if r.method == http.MethodGet {
+			e.HEAD(r.path, r.handler)
+		}
+	}
+}
+
+// Handler is the public port's.
+func (s *Server) Handler() http.Handler { return s.public }
+
+// Run serves both ports until ctx ends, then lets requests under way finish, and returns nil. It closes the listeners. An
+// admin listener on a loopback address grants the scope admin to whoever reaches it.
+func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
+	servers := []*http.Server{s.httpServer(s.public), s.httpServer(s.adminGuard(admin.Addr()))}
+	group, ctx := errgroup.WithContext(ctx)
+	for i, l := range []net.Listener{public, admin} {
+		group.Go(func() error {
+			if err := servers[i].Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve %s: %w", l.Addr(), err)
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		<-ctx.Done()
+		close(s.stopping)
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ShutdownTimeout)
+		defer cancel()
+		for _, server := range servers {
+			if err := server.Shutdown(stop); err != nil {
+				s.log.Warn("some requests did not finish in time and were cut off", "err", err)
+				_ = server.Close()
+			}
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// httpServer bounds headers and times, so that a slow or silent client holds a connection and nothing else.
+func (s *Server) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second, // imports move it on as long as rows arrive
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// state returns the memory in service, or the problem that there is none yet.
+func (s *Server) state() (*state, error) {
+	if st := s.catalog.current.Load(); st != nil {
+		return st, nil
+	}
+	return nil, &apiError{kind: kindNotReady, detail: "this node is still loading its first snapshot", retryAfter: time.Second}
+}
+
+// mediaType is the Content-Type of a request without its parameters, in lower case.
+func mediaType(r *http.Request) string {
+	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	return strings.ToLower(strings.TrimSpace(kind))
+}

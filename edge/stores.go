@@ -1,0 +1,197 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/replication"
+)
+
+// pathID is the {id} of the path.
+func pathID(c echo.Context) (shortline.StoreID, error) {
+	id, err := shortline.ParseStoreID(c.Param("id"))
+	if err != nil {
+		return "", err
+	}
+	return id, nil
+}
+
+func storeNotFound(id shortline.StoreID) error {
+	return fmt.Errorf("store %s: %w", id, shortline.ErrNotFound)
+}
+
+// etag is the entity tag of a store's row.
+func etag(rev uint64) string { return `"` + strconv.FormatUint(rev, 10) + `"` }
+
+// etagMatches tells whether an If-None-Match header covers the tag; the comparison is the weak one, and a tag of the
+// compressed form counts as well.
+func etagMatches(header, tag string) bool {
+	if strings.TrimSpace(header) == "*" {
+		return true
+	}
+	for candidate := range strings.SplitSeq(header, ",") {
+		candidate = strings.TrimPrefix(strings.TrimSpace(candidate), "W/")
+		if candidate == tag || candidate == strings.TrimSuffix(tag, `"`)+`-gzip"` {
+			return true
+		}
+	}
+	return false
+}
+
+// getStore answers GET /v1/stores/{id}.
+func (s *Server) getStore(c echo.Context) error {
+	r := c.Request()
+	id, err := pathID(c)
+	if err != nil {
+		return err
+	}
+	level, err := onlyConsistency(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	if err := s.allowRead(r); err != nil {
+		return err
+	}
+	pos, err := s.read(r, level)
+	if err != nil {
+		return err
+	}
+	_, rec, ok := pos.state.find(id)
+	if !ok {
+		return storeNotFound(id)
+	}
+	h := c.Response().Header()
+	h.Set("Cache-Control", "no-cache") // keep it, but ask whether it is still the same
+	h.Set(headerToken, pos.token)
+	if header := r.Header.Get("If-None-Match"); header != "" && etagMatches(header, etag(rec.rev)) {
+		h.Set("ETag", etag(rec.rev))
+		return c.NoContent(http.StatusNotModified)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.ReadLimit)
+	defer cancel()
+	rows, err := s.store.Rows(ctx, []shortline.StoreID{id})
+	if err != nil {
+		return storeUnavailable(err)
+	}
+	if len(rows) == 0 { // deleted, and the feed is yet to say so
+		return storeNotFound(id)
+	}
+	h.Set("ETag", etag(rows[0].Rev))
+	return s.answer(c, http.StatusOK, pos.token, &rows[0].Store)
+}
+
+func storeUnavailable(err error) error {
+	return &apiError{kind: kindStoreUnavailable, detail: "the store's database cannot be read at the moment", retryAfter: time.Second, cause: err}
+}
+
+// submit makes a write durable, and lets this node's own readers see it before it is acknowledged.
+func (s *Server) submit(ctx context.Context, w replication.Write) (replication.Result, replication.Token, error) {
+	hold, cancel := context.WithTimeout(ctx, s.cfg.WriteHold)
+	defer cancel()
+	res, token, err := s.writer.Submit(hold, w)
+	switch {
+	case err != nil && errors.Is(err, replication.ErrOutcomeUnknown):
+		return res, token, err
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		return res, token, &apiError{kind: kindOverloaded, detail: "the write waited for " + s.cfg.WriteHold.String() + " and was withdrawn; nothing was written", retryAfter: time.Second}
+	case errors.Is(err, replication.ErrOverloaded), errors.Is(err, replication.ErrClosed), errors.Is(err, context.Canceled):
+		return res, token, err
+	case err != nil:
+		return res, token, &apiError{kind: kindStoreUnavailable, detail: "the database did not take the write; nothing was written", retryAfter: time.Second, cause: err}
+	case res.Err != nil:
+		return res, token, res.Err
+	}
+	// The write is durable whether or not memory is there yet, so running out of time here is not a failure: the token
+	// lets the client ask for it.
+	visible, cancel := context.WithTimeout(ctx, s.cfg.SessionWait)
+	defer cancel()
+	_ = s.feed.Wait(visible, token)
+	return res, token, nil
+}
+
+// putStore answers PUT /v1/stores/{id}.
+func (s *Server) putStore(c echo.Context) error {
+	r := c.Request()
+	id, err := pathID(c)
+	if err != nil {
+		return err
+	}
+	if err := noParameters(r.URL.RawQuery); err != nil {
+		return err
+	}
+	if _, err := s.allow(r, shortline.ScopeStoresWrite); err != nil {
+		return err
+	}
+	body, err := readBody(c, shortline.MaxStoreJSON)
+	if err != nil {
+		return err
+	}
+	store, err := shortline.DecodeStore(body)
+	if err != nil {
+		return storeProblem(err)
+	}
+	if store.ID == "" {
+		store.ID = id
+	}
+	if store.ID != id {
+		return invalid("id", "%q in the body is not %q of the path", clip(string(store.ID)), id)
+	}
+	if err := store.Validate(); err != nil {
+		return err
+	}
+	res, token, err := s.submit(r.Context(), replication.Write{Items: []replication.Item{{Put: &store}}})
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if res.Items[0].Status == replication.StatusCreated {
+		status = http.StatusCreated
+		c.Response().Header().Set("Location", "/v1/stores/"+string(id))
+	}
+	c.Response().Header().Set("ETag", etag(res.Items[0].Rev))
+	return s.answer(c, status, token.String(), &store)
+}
+
+// storeProblem turns an error of shortline.DecodeStore into 400 where the JSON itself is at fault.
+func storeProblem(err error) error {
+	var faults *shortline.InvalidError
+	if errors.As(err, &faults) {
+		return err
+	}
+	if inner := errors.Unwrap(err); inner != nil {
+		return jsonProblem(inner)
+	}
+	return malformed("body", "%v", err)
+}
+
+// deleteStore answers DELETE /v1/stores/{id}.
+func (s *Server) deleteStore(c echo.Context) error {
+	r := c.Request()
+	id, err := pathID(c)
+	if err != nil {
+		return err
+	}
+	if err := noParameters(r.URL.RawQuery); err != nil {
+		return err
+	}
+	if _, err := s.allow(r, shortline.ScopeStoresWrite); err != nil {
+		return err
+	}
+	res, token, err := s.submit(r.Context(), replication.Write{Items: []replication.Item{{Delete: id}}})
+	if err != nil {
+		return err
+	}
+	c.Response().Header().Set(headerToken, token.String())
+	if res.Items[0].Status == replication.StatusNotFound {
+		return storeNotFound(id)
+	}
+	return c.NoContent(http.StatusNoContent)
+}
