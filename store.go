@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -45,11 +46,11 @@ func storeIDFault(s string) string {
 
 // Address is where a store is, for people to read. Every part may be empty.
 type Address struct {
-	Street   string `json:"street,omitempty" maxLength:"200"`
-	City     string `json:"city,omitempty" maxLength:"200"`
-	State    string `json:"state,omitempty" maxLength:"200"`
-	Postcode string `json:"postcode,omitempty" maxLength:"200"`
-	Country  string `json:"country,omitempty" maxLength:"200" doc:"ISO 3166 code or name"`
+	Street   string `json:"street,omitempty" maxLength:"400"`
+	City     string `json:"city,omitempty" maxLength:"400"`
+	State    string `json:"state,omitempty" maxLength:"400"`
+	Postcode string `json:"postcode,omitempty" maxLength:"400"`
+	Country  string `json:"country,omitempty" maxLength:"400" doc:"ISO 3166 code or name"`
 }
 
 // Store is a place with a queue. Its JSON form is the one of the public API.
@@ -74,7 +75,7 @@ type Store struct {
 // Limits of a store's fields.
 const (
 	MaxNameBytes    = 200
-	MaxTextBytes    = 200
+	MaxTextBytes    = 400
 	MaxHoursBytes   = 1024
 	MaxTags         = 32
 	MaxTagBytes     = 64
@@ -201,12 +202,20 @@ func LoadTimezone(name string) (*time.Location, error) {
 	if machine || len(name) > maxTimezoneSize || strings.Contains(name, "..") {
 		return nil, fmt.Errorf("%q is not an IANA time zone such as \"Europe/Berlin\"", name)
 	}
+	if loc, ok := zones.Load(name); ok {
+		return loc.(*time.Location), nil
+	}
 	loc, err := time.LoadLocation(name)
 	if err != nil {
 		return nil, fmt.Errorf("%q is not an IANA time zone such as \"Europe/Berlin\"", name)
 	}
+	zones.Store(name, loc)
 	return loc, nil
 }
+
+// zones remembers the zones loaded so far, by name: reading one from its file costs more than all else that is checked of
+// a store. There are some 600, so it is bounded.
+var zones sync.Map
 
 // Equal tells whether two normalised stores are the same in every field.
 func (s *Store) Equal(o *Store) bool {

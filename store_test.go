@@ -132,7 +132,7 @@ func TestNormalize(t *testing.T) {
 }
 
 func TestStoreValidate(t *testing.T) {
-	long := strings.Repeat("x", 201)
+	long := strings.Repeat("x", MaxTextBytes+1)
 	for _, c := range []struct {
 		name   string
 		change func(*Store)
@@ -154,7 +154,7 @@ func TestStoreValidate(t *testing.T) {
 		{"NUL in id", func(s *Store) { s.ID = "a\x00" }, []string{"id"}, `contains '\x00'`},
 		{"invalid UTF-8 in id", func(s *Store) { s.ID = "\xff" }, []string{"id"}, "contains '\uFFFD'"},
 		{"no name", func(s *Store) { s.Name = "" }, []string{"name"}, "is required"},
-		{"long name", func(s *Store) { s.Name = long }, []string{"name"}, "is 201 bytes long, at most 200"},
+		{"long name", func(s *Store) { s.Name = long }, []string{"name"}, "is 401 bytes long, at most 200"},
 		{"invalid UTF-8 in name", func(s *Store) { s.Name = "a\xc3" }, []string{"name"}, "is not valid UTF-8"},
 		{"line break in name", func(s *Store) { s.Name = "a\nb" }, []string{"name"}, "contains control characters"},
 		{"DEL in name", func(s *Store) { s.Name = "a\x7f" }, []string{"name"}, "contains control characters"},

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 )
 
@@ -155,6 +157,28 @@ func TestNearbyHardPlaces(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestNearbyMillion is the full measure: none wrong of 10,000 searches among a million stores. It takes some minutes.
+func TestNearbyMillion(t *testing.T) {
+	if os.Getenv("SHORTLINE_TEST_1M") != "1" {
+		t.Skip("set SHORTLINE_TEST_1M=1 to run")
+	}
+	points := towns(1_000_000)
+	x, c := built(t, points), worldOf(points).crowd()
+	var wg sync.WaitGroup
+	for w := range uint64(runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(18, w))
+			for range 10_000 / runtime.GOMAXPROCS(0) {
+				q, within, k := hardQuery(rng, points)
+				if err := check(x, c, q, within, k); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // TestBentBounds proves that the checks above can fail: bounds that promise too much must be noticed, near and far.

@@ -160,13 +160,13 @@ func TestCSVMapping(t *testing.T) {
 }
 
 func TestCSVLongAddressIsCutAndNoted(t *testing.T) {
-	in := "id,name,lat,lng,street,city\na,A,1,2," + strings.Repeat("é", 101) + ",C\n"
+	in := "id,name,lat,lng,street,city\na,A,1,2," + strings.Repeat("é", 201) + ",C\n"
 	got := read(t, strings.NewReader(in), Options{Format: CSV})
 	if len(got.rows) != 1 || len(got.rows[0].Notes) != 1 {
 		t.Fatalf("got %+v %q", got.rows, got.bad)
 	}
 	street := got.rows[0].Store.Address.Street
-	if want := strings.Repeat("é", 98) + "…"; street != want || got.rows[0].Notes[0] != (shortline.FieldError{Field: "address.street", Detail: "is 202 bytes long and was cut to 200"}) {
+	if want := strings.Repeat("é", 198) + "…"; street != want || got.rows[0].Notes[0] != (shortline.FieldError{Field: "address.street", Detail: "is 402 bytes long and was cut to 400"}) {
 		t.Errorf("%q %+v", street, got.rows[0].Notes)
 	}
 }

@@ -51,7 +51,8 @@ func load(t *testing.T, args, yaml string, env map[string]string) (settings, err
 		all = append(all, "--config", path)
 	}
 	root.SetArgs(all)
-	return s, root.Execute()
+	err := root.Execute()
+	return s, err
 }
 
 func TestSettingsPrecedence(t *testing.T) {

@@ -51,9 +51,6 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	started := false
 	finish(root, &started)
 	root.SetArgs(shieldNegatives(root, args))
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage *usageError
 	if err != nil && !started && !errors.As(err, &usage) {

@@ -30,7 +30,7 @@ func sameAnswer(r *rig, what string, got, want replication.Result) {
 
 func checkIdempotency(r *rig) {
 	r.items(put(place("a", "A")), length("a", 10))
-	start := r.settled(replication.Token{})
+	start := r.here()
 	again := func(scope, key string, body byte) replication.Result {
 		r.Helper()
 		r.clock.advance(time.Minute)

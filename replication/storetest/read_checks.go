@@ -68,7 +68,7 @@ func checkRows(r *rig) {
 
 // checkChanges: changes have the place, epoch and time of their commit.
 func checkChanges(r *rig) {
-	start := r.settled(replication.Token{})
+	start := r.here()
 	type commit struct {
 		token replication.Token
 		at    time.Time
@@ -101,7 +101,7 @@ func checkChanges(r *rig) {
 }
 
 func checkChangesPaged(r *rig) {
-	start := r.settled(replication.Token{})
+	start := r.here()
 	for i := range 6 {
 		var items []replication.Item
 		for j := range i + 1 {
@@ -175,7 +175,7 @@ func randomItem(rng *rand.Rand, stores, g, i int) replication.Item {
 
 // checkConcurrentCommits: the feed misses nothing and repeats nothing while several goroutines commit, however it is paged.
 func checkConcurrentCommits(r *rig) {
-	start := r.settled(replication.Token{})
+	start := r.here()
 	wait := r.storm(4, 40, 12, 1)
 	done := make(chan replication.Token, 1)
 	go func() { done <- wait() }()
@@ -336,7 +336,8 @@ func checkPrune(r *rig) {
 // checkPruneKeepsPromises: whoever reads while the feed is pruned gets everything, or is told.
 func checkPruneKeepsPromises(r *rig) {
 	r.items(put(place("a", "A")))
-	cursor := r.settled(replication.Token{})
+	_, token := r.commit()
+	cursor, next := r.settled(token), uint64(1) // next: the rev that is due after the cursor
 	for rev := uint64(1); rev < 200; rev++ {
 		r.clock.advance(time.Hour)
 		_, token := r.commit(write(length("a", int(rev))))
@@ -351,20 +352,16 @@ func checkPruneKeepsPromises(r *rig) {
 		page, err := r.Changes(r.ctx, cursor, 1000)
 		switch {
 		case errors.Is(err, replication.ErrPruned):
-			cursor = r.settled(token)
+			cursor, next = r.settled(token), rev+1
 			continue
 		case err != nil:
 			r.Fatalf("Changes: %v", err)
 		}
-		next := uint64(0)
 		for _, c := range page.Changes {
-			if c.Kind != shortline.QueueSet {
-				continue
-			}
-			if next != 0 && c.Rev != next {
+			if c.Rev != next {
 				r.Fatalf("the feed jumps to rev %d where %d is due, without saying so", c.Rev, next)
 			}
-			next = c.Rev + 1
+			next++
 		}
 		if page.Head.Horizon > token.XID && next != rev+1 {
 			r.Fatalf("the feed ends before rev %d, at %d", rev, next)
@@ -374,7 +371,7 @@ func checkPruneKeepsPromises(r *rig) {
 }
 
 func checkReopen(r *rig) {
-	start := r.settled(replication.Token{})
+	start := r.here()
 	token := r.storm(2, 10, 8, 4)()
 	changes, rows, head := r.feed(start, token, 1000), r.all(100), r.head()
 	r.reopen()

@@ -243,7 +243,13 @@ func (r *rig) head() replication.Head {
 	return h
 }
 
-// settled returns a cursor that everything committed so far is before.
+// here returns a cursor that everything begun so far is before.
+func (r *rig) here() replication.Cursor {
+	r.Helper()
+	return r.settled(replication.Token{XID: r.head().XMax - 1})
+}
+
+// settled returns a cursor that everything up to the token is before.
 func (r *rig) settled(token replication.Token) replication.Cursor {
 	r.Helper()
 	for r.ctx.Err() == nil {

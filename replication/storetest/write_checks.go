@@ -27,7 +27,7 @@ func checkEmpty(r *rig) {
 }
 
 func checkStores(r *rig) {
-	start := r.settled(replication.Token{})
+	start := r.here()
 	a, b := place("a", "First"), place("a", "Second")
 	for _, step := range []struct {
 		what   string
@@ -92,7 +92,7 @@ func checkStoreText(r *rig) {
 		s.Normalize()
 		items = append(items, put(s), length(s.ID, 7))
 	}
-	start := r.settled(replication.Token{})
+	start := r.here()
 	_, token := r.commit(write(items...))
 	changes := r.feed(start, token, 3)
 	for i, s := range stores {
@@ -113,7 +113,7 @@ func checkStoreText(r *rig) {
 
 func checkLargeBatch(r *rig) {
 	const n = 1000
-	start := r.settled(replication.Token{})
+	start := r.here()
 	var items []replication.Item
 	for i := range n {
 		items = append(items, put(place(storeID("large", i), "Large")))
@@ -151,7 +151,7 @@ func checkLargeBatch(r *rig) {
 
 // checkOneBatch: writes of one batch, and items of one write, see each other, and one that fails stops nobody.
 func checkOneBatch(r *rig) {
-	start := r.settled(replication.Token{})
+	start := r.here()
 	a, b := place("a", "First"), place("a", "Second")
 	results, token := r.commit(
 		write(length("a", 1), put(a), length("a", 3), delta("a", 2), put(a)),
@@ -194,7 +194,7 @@ func checkQueues(r *rig) {
 	r.item(put(place("a", "A")))
 	expect(r, "queue of a store that never reported", r.mustRow("a").Queue, nil)
 	expect(r, "status without a store", r.item(length("b", 1)).Status, replication.StatusNotFound)
-	start := r.settled(replication.Token{})
+	start := r.here()
 	n := func(v int) *int { return &v }
 	steps := []struct {
 		what   string
@@ -259,7 +259,7 @@ func checkQueues(r *rig) {
 
 // checkQueueTombstones: a delete takes the queue along, and the queue's rev goes on when the store comes back.
 func checkQueueTombstones(r *rig) {
-	start := r.settled(replication.Token{})
+	start := r.here()
 	r.items(put(place("a", "A")), length("a", 8), delta("a", 1))
 	r.item(del("a"))
 	expect(r, "status of a queue update after the delete", r.item(length("a", 1)).Status, replication.StatusNotFound)
@@ -347,7 +347,7 @@ func sameRollup(a, b replication.Rollup) bool {
 }
 
 func checkKeys(r *rig) {
-	start := r.settled(replication.Token{})
+	start := r.here()
 	k := shortline.Key{
 		ID: "k1", Name: "Ünïcode 'till", Scopes: []shortline.Scope{shortline.ScopeQueueWrite}, Stores: []shortline.StoreID{"a", "b"},
 		Hash: [32]byte{1, 2, 3, 31: 255}, CreatedAt: r.clock.now().Truncate(time.Second), Rev: 77,
