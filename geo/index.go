@@ -71,8 +71,8 @@ type spot struct {
 // leafMax is the most points that a leaf holds, leafMin the number at which a subtree that has shrunk becomes one leaf.
 // Their distance keeps a store that flips between two places from splitting and merging all the time.
 const (
-	leafMax = 48
-	leafMin = 24
+	leafMax = 32
+	leafMin = 16
 )
 
 // maxKids is how many branches a node can have: the base cells of a group.

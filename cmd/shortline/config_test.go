@@ -79,11 +79,15 @@ func TestSettingsPrecedence(t *testing.T) {
 			func(s settings) bool { return s.nodes == 3 && s.wait == 2*time.Minute && s.demo && s.rate == .5 }},
 		{"a number for a text", "", "listen: 8080", nil, func(s settings) bool { return s.listen == "8080" }},
 		{"a list", "", "tag: [a, 'b,c']\ncors:\n- x\n- y,z\n", nil,
-			func(s settings) bool { return strings.Join(s.tags, "|") == "a|b,c" && strings.Join(s.cors, "|") == "x|y,z" }},
+			func(s settings) bool {
+				return strings.Join(s.tags, "|") == "a|b,c" && strings.Join(s.cors, "|") == "x|y,z"
+			}},
 		{"one for a list", "", "tag: a", nil, func(s settings) bool { return strings.Join(s.tags, "|") == "a" }},
 		{"an empty list", "", "tag: []", nil, func(s settings) bool { return len(s.tags) == 0 }},
 		{"a list in the environment", "", "tag: [a]", env("SHORTLINE_TAG", `b,"c,d"`, "SHORTLINE_CORS", "x,y"),
-			func(s settings) bool { return strings.Join(s.tags, "|") == "b|c,d" && strings.Join(s.cors, "|") == "x|y" }},
+			func(s settings) bool {
+				return strings.Join(s.tags, "|") == "b|c,d" && strings.Join(s.cors, "|") == "x|y"
+			}},
 		{"a list flag is not added to", "--tag f", "tag: [a]", env("SHORTLINE_TAG", "b"), func(s settings) bool { return strings.Join(s.tags, "|") == "f" }},
 		{"a setting of another command", "", "elsewhere: x\nnodes: 2", nil, func(s settings) bool { return s.nodes == 2 }},
 		{"an empty file", "", "# nothing\n", nil, func(s settings) bool { return s.listen == "default" }},

@@ -119,7 +119,10 @@ evil [2J        12 km     -        -  ?     never    b
 	if got := shell(t, env, "", "nearby", "1,2", "--json"); got.stdout != nearbyJSON+"\n" {
 		t.Errorf("--json printed %s", got.stdout)
 	}
-	api.answer = func(w http.ResponseWriter, _ *http.Request, _ []byte) bool { reply(w, 200, `{"stores":[]}`); return true }
+	api.answer = func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
+		reply(w, 200, `{"stores":[]}`)
+		return true
+	}
 	if got := shell(t, env, "", "nearby", "1,2"); got.code != 0 || got.stdout != "" || !strings.Contains(got.stderr, "larger --radius") {
 		t.Errorf("nothing near: %+v", got)
 	}
@@ -199,7 +202,10 @@ func TestQueueWatchPrintsChanges(t *testing.T) {
 	if request, _, _, _ := api.last(); request != "GET /v1/stores/a/queue?consistency=eventual" {
 		t.Errorf("asked %s", request)
 	}
-	api.answer = func(w http.ResponseWriter, _ *http.Request, _ []byte) bool { reply(w, 404, `{"detail":"no store x"}`); return true }
+	api.answer = func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
+		reply(w, 404, `{"detail":"no store x"}`)
+		return true
+	}
 	if got := shell(t, map[string]string{"SHORTLINE_SERVER": api.URL}, "", "queue", "watch", "x"); got.code != 1 || !strings.Contains(got.stderr, "x: no store x") {
 		t.Errorf("an unknown store: %+v", got)
 	}

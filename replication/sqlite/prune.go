@@ -83,7 +83,7 @@ func (s *Store) pruneAnswers(now time.Time) (more bool, err error) {
 	return more && err == nil, err
 }
 
-// giveBack shortens the file by one chunk where more than a quarter of it, and more than 16 MiB, is free.
+// giveBack shortens the file by one chunk where more than a quarter of it, and more than 4 MiB, is free.
 func (s *Store) giveBack() (more bool, err error) {
 	var count [2]int64
 	for i, sql := range []string{"PRAGMA freelist_count", "PRAGMA page_count"} {
@@ -93,7 +93,7 @@ func (s *Store) giveBack() (more bool, err error) {
 		}
 		count[i], _ = v.(int64)
 	}
-	if free, pages := count[0], count[1]; free <= 4096 || free <= pages/4 {
+	if free, pages := count[0], count[1]; free <= 1024 || free <= pages/4 {
 		return false, nil
 	}
 	return true, s.w.query("PRAGMA incremental_vacuum(1024)", nil, func([]driver.Value) error { return nil })

@@ -174,7 +174,10 @@ func identify(path string) (app, version, tables int, err error) {
 		}
 		*q.to = int(n)
 	}
-	return app, version, tables, w.close()
+	if app == applicationID && version <= len(migrations) {
+		_, err = w.value("SELECT epoch FROM control") // damage is best found while nothing can be written
+	}
+	return app, version, tables, errors.Join(err, w.close())
 }
 
 // migrate brings the file from version to the newest, one transaction a step, so that a step that fails changes nothing.

@@ -7,7 +7,7 @@
 // region: there is one writer, transactions are numbered in the order in which they commit, and LSN is always 0.
 //
 // Space: pruned changes leave free pages, which later changes fill. Where more than a quarter of the file is free after
-// Prune, the rest is given back to the file system, bit by bit. Rollups and the tombstones of deleted stores stay for good.
+// Prune, it is given back to the file system, bit by bit. Rollups and the tombstones of deleted stores stay for good.
 package sqlite
 
 import (
@@ -119,8 +119,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 func (s *Store) open(ctx context.Context) error {
 	path := filepath.Join(s.dir, dbName)
 	version, err := inspect(path)
-	if err != nil {
+	if err != nil && remedy(err, s.dir) != "" {
 		return s.explain("open "+path, err)
+	}
+	if err != nil {
+		return err // it names the file itself
 	}
 	if s.w, err = openWriter(path); err != nil {
 		return s.explain("open "+path, err)
@@ -150,6 +153,9 @@ func (s *Store) Close() error {
 	}
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()
+	if err := s.w.exec("PRAGMA optimize"); err != nil {
+		s.log.Warn("statistics were not renewed", "err", err)
+	}
 	return s.release()
 }
 
@@ -160,9 +166,6 @@ func (s *Store) release() error {
 		errs = append(errs, s.readers.Close())
 	}
 	if s.w != nil {
-		if err := s.w.exec("PRAGMA optimize"); err != nil {
-			s.log.Warn("statistics were not renewed", "err", err)
-		}
 		errs = append(errs, s.w.close())
 		s.w = nil
 	}
