@@ -88,13 +88,22 @@ func (s *Server) search(ctx context.Context, st *state, q *nearbyQuery, now time
 		bounds.From = q.cursor.mark
 		bounds.Passed = func(ref geo.Ref) bool { return st.record(ref).id <= q.cursor.id }
 	}
+	var release func()
+	defer func() {
+		if release != nil {
+			release()
+		}
+	}()
 	filtered := q.openNow || q.maxWait >= 0 || len(q.tags) > 0 || q.brand != ""
 	deadline := now.Add(s.cfg.ReadLimit)
 	seen := 0
 	st.index.Nearby(q.at, bounds, func(hit geo.Hit) bool {
-		if seen++; seen%4096 == 0 {
+		if seen++; seen%longSearch == 0 {
 			if err = ctx.Err(); err == nil && s.now().After(deadline) {
 				err = context.DeadlineExceeded
+			}
+			if err == nil && release == nil {
+				release, err = s.takeLongSearch(ctx)
 			}
 			if err != nil {
 				return false
@@ -113,6 +122,22 @@ func (s *Server) search(ctx context.Context, st *state, q *nearbyQuery, now time
 		return true
 	})
 	return more, err
+}
+
+// longSearch is how many stores a search may look at before it counts as long.
+const longSearch = 4096
+
+// takeLongSearch waits for one of the few places for long searches: filters that hardly any store passes make a search look
+// at the whole Earth, and those who ask so shall not take the processors from those who ask what is near.
+func (s *Server) takeLongSearch(ctx context.Context) (release func(), err error) {
+	bounded, cancel := context.WithTimeout(ctx, s.cfg.ReadLimit)
+	defer cancel()
+	select {
+	case s.longSearches <- struct{}{}:
+		return func() { <-s.longSearches }, nil
+	case <-bounded.Done():
+		return nil, bounded.Err()
+	}
 }
 
 // matches tells whether a store passes the filters. A wait or hours that are not known do not pass: absent is not quiet.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"time"
 
@@ -45,9 +46,12 @@ type Config struct {
 // Validate reports every fault of c at once.
 func (c *Config) Validate() error {
 	var faults []error
-	for name, d := range map[string]time.Duration{"write-hold": c.WriteHold, "session-wait": c.SessionWait, "read-limit": c.ReadLimit, "shutdown-timeout": c.ShutdownTimeout} {
-		if d < 0 {
-			faults = append(faults, fmt.Errorf("%s: %v is negative", name, d))
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"write-hold", c.WriteHold}, {"session-wait", c.SessionWait}, {"read-limit", c.ReadLimit}, {"shutdown-timeout", c.ShutdownTimeout}} {
+		if d.value < 0 {
+			faults = append(faults, fmt.Errorf("%s: %v is negative", d.name, d.value))
 		}
 	}
 	if _, err := shortline.ParseStoreID(c.Region); c.Region != "" && err != nil {
@@ -119,6 +123,7 @@ type Server struct {
 	public       http.Handler
 	admin        *echo.Echo
 	stopping     chan struct{}
+	longSearches chan struct{} // holds one for each long search under way
 }
 
 // New makes a Server. It starts nothing; see Run.
@@ -130,6 +135,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, catalog: deps.Catalog, feed: deps.Feed, writer: deps.Writer, store: deps.Details, log: deps.Log, now: deps.Now,
 		regionHeader: []string{cfg.Region}, stopping: make(chan struct{}),
+		longSearches: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

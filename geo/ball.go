@@ -3,8 +3,8 @@ package geo
 import "math"
 
 // ball is a solid ball in space that holds the unit vectors of all points of a subtree: every one is at most r, in a
-// straight line, from c. The centre need not be on the sphere. Bounding what is really there, rather than cells, needs
-// no trigonometry and holds at the poles, the antimeridian and the pentagons.
+// straight line, from c. The centre need not be on the sphere. Bounding what is really there, rather than
+// cells, needs no trigonometry and holds at the poles, the antimeridian and the pentagons.
 type ball struct {
 	c vec
 	r float64
@@ -14,6 +14,8 @@ type ball struct {
 // that bounds stay bounds in floating point.
 const roundOff = 4e-15
 
+func middle(lo, hi vec) vec { return vec{(lo.x + hi.x) / 2, (lo.y + hi.y) / 2, (lo.z + hi.z) / 2} }
+
 // ballOf is the ball around the middle of the points' box.
 func ballOf(spots []spot) ball {
 	lo, hi := spots[0].at, spots[0].at
@@ -22,27 +24,26 @@ func ballOf(spots []spot) ball {
 		lo = vec{min(lo.x, p.x), min(lo.y, p.y), min(lo.z, p.z)}
 		hi = vec{max(hi.x, p.x), max(hi.y, p.y), max(hi.z, p.z)}
 	}
-	c := vec{(lo.x + hi.x) / 2, (lo.y + hi.y) / 2, (lo.z + hi.z) / 2}
-	var r2 float64
+	c, r2 := middle(lo, hi), 0.0
 	for i := range spots {
 		r2 = max(r2, c.chord2(spots[i].at))
 	}
 	return ball{c, math.Sqrt(r2) + roundOff}
 }
 
-// ballAround holds the balls of all kids. It is looser than the ball of their points.
-func ballAround(kids []branch) ball {
-	lo, hi := kids[0].c, kids[0].c
-	for i := range kids {
-		c, r := kids[i].c, kids[i].r
+// ballAround holds other balls. It is looser than the ball of their points.
+func ballAround(balls []ball) ball {
+	lo, hi := balls[0].c, balls[0].c
+	for i := range balls {
+		c, r := balls[i].c, balls[i].r
 		lo = vec{min(lo.x, c.x-r), min(lo.y, c.y-r), min(lo.z, c.z-r)}
 		hi = vec{max(hi.x, c.x+r), max(hi.y, c.y+r), max(hi.z, c.z+r)}
 	}
-	b := ball{c: vec{(lo.x + hi.x) / 2, (lo.y + hi.y) / 2, (lo.z + hi.z) / 2}}
-	for i := range kids {
-		b.r = max(b.r, math.Sqrt(b.c.chord2(kids[i].c))+kids[i].r+roundOff)
+	c, r := middle(lo, hi), 0.0
+	for i := range balls {
+		r = max(r, math.Sqrt(c.chord2(balls[i].c))+balls[i].r)
 	}
-	return b
+	return ball{c, r + roundOff}
 }
 
 // with is the ball grown, if it must be, to hold p.

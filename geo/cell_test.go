@@ -40,12 +40,10 @@ func TestNoCell(t *testing.T) {
 	}
 }
 
-func TestGridFits(t *testing.T) {
-	g := newGrid()
+func TestGridRanksEachBaseCell(t *testing.T) {
 	seen := map[path]bool{}
-	for n, p := range g.base {
-		group, place := p>>pathGroup&15, p>>pathBase&15
-		if p&pathSet == 0 || group >= 12 || p != pathSet|group<<pathGroup|place<<pathBase || seen[p] {
+	for n, p := range newGrid().base {
+		if p>>(cellBaseShift+baseBits) != 1 || p<<(64-cellBaseShift) != 0 || seen[p] {
 			t.Errorf("base cell %d has path %x", n, p)
 		}
 		seen[p] = true

@@ -37,7 +37,7 @@ func (x *Index) Build(points iter.Seq2[Ref, Point]) error {
 	t := &tree{points: len(keys), slots: slots}
 	if len(keys) > 0 {
 		t.root = x.grow(keys, spots, 0)
-		t.leaves, t.inners = t.root.tally()
+		t.inners = t.root.inners()
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -92,37 +92,34 @@ func inParallel(n int, do func(from, to int)) {
 const growApart = 1 << 15
 
 // grow makes the subtree of one or more points, sorted by key and unique. The columns stay the caller's.
-func (x *Index) grow(keys []key, spots []spot, gen uint64) branch {
-	b := branch{ball: x.bent(ballOf(spots)), gen: gen}
+func (x *Index) grow(keys []key, spots []spot, gen uint64) subtree {
 	if len(keys) <= leafMax {
-		b.spots = make([]spot, len(spots))
-		copy(b.spots, spots)
-		return b
+		own := make([]spot, len(spots)) // no more than needed, unlike a clone
+		copy(own, spots)
+		return x.leafOf(own)
 	}
 	first, last := keys[0], keys[len(keys)-1]
-	n := &inner{sample: first, level: uint8(first.fork(last)), points: int32(len(keys))}
-	var ends [maxKids]int // of each kid's points
-	kids := 0
-	for from := 0; from < len(keys); kids++ {
-		digit := keys[from].digit(int(n.level))
-		n.mask |= 1 << digit
-		from = endOf(keys, from, digit, int(n.level))
-		ends[kids] = from
-	}
-	b.inner, b.kids = n, make([]branch, kids)
+	n := &inner{sample: first, points: int32(len(keys)), gen: gen, level: uint8(first.fork(last))}
 	var wg sync.WaitGroup
-	from := 0
-	for i, end := range ends[:kids] {
+	for from := 0; from < len(keys); {
+		digit := keys[from].digit(int(n.level))
+		i, end := n.len(), endOf(keys, from, digit, int(n.level))
+		n.mask |= 1 << digit
 		part, in := keys[from:end], spots[from:end]
 		if len(keys) >= growApart {
-			wg.Go(func() { b.kids[i] = x.grow(part, in, gen) })
+			wg.Go(func() { n.set(i, x.grow(part, in, gen)) })
 		} else {
-			b.kids[i] = x.grow(part, in, gen)
+			n.set(i, x.grow(part, in, gen))
 		}
 		from = end
 	}
 	wg.Wait()
-	return b
+	return subtree{x.bent(ballOf(spots)), branch{inner: n}}
+}
+
+// leafOf is the leaf of some points, which are its own from now on.
+func (x *Index) leafOf(spots []spot) subtree {
+	return subtree{x.bent(ballOf(spots)), branch{spots: spots}}
 }
 
 // endOf is where the run of keys that have the digit at the level, from the given place on, ends.

@@ -1,52 +1,49 @@
 package geo
 
-import (
-	"math/bits"
-	"slices"
-)
+import "slices"
 
 // find is the vector of a point that is in the tree.
 func (tx *Tx) find(k key) vec {
-	b := &tx.root
+	b := &tx.root.branch
 	for b.inner != nil {
-		b = &b.kids[b.inner.slot(k)]
+		b = &b.inner.kids[b.inner.slot(k.digit(int(b.inner.level)))]
 	}
 	return b.spots[b.find(k.ref)].at
 }
 
-// put is the branch with one more point.
-func (tx *Tx) put(b branch, k key, at vec) branch {
-	switch {
-	case b.empty():
-		return tx.plant([]key{k}, []spot{{at, k.ref}})
-	case b.inner == nil && len(b.spots) < leafMax:
-		return tx.putLeaf(b, spot{at, k.ref})
-	case b.inner == nil:
-		return tx.split(b, k, at)
-	}
-	if fork := b.inner.sample.fork(k); fork < int(b.inner.level) {
-		return tx.fork(b, fork, k, at)
-	}
-	return tx.putInner(b, k, at)
+// find is the place of a ref that is in the leaf.
+func (b *branch) find(ref Ref) int {
+	return slices.IndexFunc(b.spots, func(s spot) bool { return s.ref == ref })
 }
 
-func (tx *Tx) putLeaf(b branch, s spot) branch {
-	if b.gen == tx.x.gen {
-		b.spots = append(b.spots, s)
-	} else {
-		grown := make([]spot, len(b.spots)+1)
-		grown[copy(grown, b.spots)] = s
-		b.spots, b.gen = grown, tx.x.gen
+// put is the subtree with one more point.
+func (tx *Tx) put(t subtree, k key, at vec) subtree {
+	switch {
+	case t.inner == nil && len(t.spots) < leafMax:
+		spots := make([]spot, len(t.spots)+1)
+		spots[copy(spots, t.spots)] = spot{at, k.ref}
+		return tx.x.leafOf(spots)
+	case t.inner == nil:
+		return tx.split(t, k, at)
 	}
-	b.ball = tx.x.bent(ballOf(b.spots))
-	return b
+	if fork := t.inner.sample.fork(k); fork < int(t.inner.level) {
+		return tx.fork(t, fork, k, at)
+	}
+	n := tx.own(t.inner)
+	digit := k.digit(int(n.level))
+	if i := n.slot(digit); n.has(digit) {
+		n.set(i, tx.put(n.kid(i), k, at))
+	} else {
+		n.insert(digit, tx.x.leafOf([]spot{{at, k.ref}}))
+	}
+	n.points++
+	return tx.refit(t.with(at), n)
 }
 
 // split is the subtree of a full leaf and one more point.
-func (tx *Tx) split(b branch, k key, at vec) branch {
-	tx.leaves--
-	keys, spots := append(tx.x.keys[:0], k), append(append(tx.x.spots[:0], spot{at, k.ref}), b.spots...)
-	for _, s := range b.spots {
+func (tx *Tx) split(t subtree, k key, at vec) subtree {
+	keys, spots := append(tx.x.keys[:0], k), append(append(tx.x.spots[:0], spot{at, k.ref}), t.spots...)
+	for _, s := range t.spots {
 		keys = append(keys, key{tx.x.paths[s.ref], s.ref})
 	}
 	tx.x.keys, tx.x.spots = keys, spots
@@ -57,90 +54,50 @@ func (tx *Tx) split(b branch, k key, at vec) branch {
 			spots[j], spots[j-1] = spots[j-1], spots[j]
 		}
 	}
-	return tx.plant(keys, spots)
+	grown := tx.x.grow(keys, spots, tx.x.gen)
+	tx.inners += grown.inners()
+	return grown
 }
 
-// plant is a new subtree of points sorted by key.
-func (tx *Tx) plant(keys []key, spots []spot) branch {
-	b := tx.x.grow(keys, spots, tx.x.gen)
-	leaves, inners := b.tally()
-	tx.leaves, tx.inners = tx.leaves+leaves, tx.inners+inners
-	return b
-}
-
-// fork puts a node above b, at a level that b's keys all pass the same way and k another.
-func (tx *Tx) fork(b branch, level int, k key, at vec) branch {
-	up := branch{inner: &inner{sample: k, level: uint8(level), points: int32(b.points()) + 1}, gen: tx.x.gen}
-	up.insert(b.inner.sample.digit(level), b)
-	up.insert(k.digit(level), tx.plant([]key{k}, []spot{{at, k.ref}}))
-	up.ball = tx.x.bent(ballAround(up.kids))
+// fork puts a node above t, at a level that t's keys all pass the same way and k another.
+func (tx *Tx) fork(t subtree, level int, k key, at vec) subtree {
+	n := &inner{sample: k, points: t.inner.points + 1, gen: tx.x.gen, level: uint8(level)}
+	n.insert(t.inner.sample.digit(level), t)
+	n.insert(k.digit(level), tx.x.leafOf([]spot{{at, k.ref}}))
 	tx.inners++
-	return up
+	return subtree{ballAround(n.balls[:2]), branch{inner: n}}
 }
 
-func (tx *Tx) putInner(b branch, k key, at vec) branch {
-	tx.own(&b)
-	if d := k.digit(int(b.inner.level)); b.inner.mask>>d&1 == 0 {
-		b.insert(d, tx.plant([]key{k}, []spot{{at, k.ref}}))
+// take is the subtree without a point that is in it.
+func (tx *Tx) take(t subtree, k key) subtree {
+	if t.inner == nil {
+		last := len(t.spots) - 1
+		if last == 0 {
+			return subtree{}
+		}
+		spots, i := make([]spot, last), t.find(k.ref)
+		copy(spots[copy(spots, t.spots[:i]):], t.spots[i+1:])
+		return tx.x.leafOf(spots)
+	}
+	n := tx.own(t.inner)
+	n.points--
+	digit := k.digit(int(n.level))
+	i := n.slot(digit)
+	if kid := tx.take(n.kid(i), k); kid.empty() {
+		n.remove(digit)
 	} else {
-		kid := &b.kids[b.inner.slot(k)]
-		*kid = tx.put(*kid, k, at)
-	}
-	b.inner.points++
-	b.ball = b.with(at)
-	tx.refit(&b)
-	return b
-}
-
-// take is the branch without a point that is in it.
-func (tx *Tx) take(b branch, k key) branch {
-	if b.inner == nil {
-		return tx.takeLeaf(b, k.ref)
-	}
-	tx.own(&b)
-	b.inner.points--
-	i := b.inner.slot(k)
-	b.kids[i] = tx.take(b.kids[i], k)
-	if b.kids[i].empty() {
-		b.kids = slices.Delete(b.kids, i, i+1)
-		b.inner.mask &^= 1 << k.digit(int(b.inner.level))
+		n.set(i, kid)
 	}
 	switch {
-	case len(b.kids) == 1:
+	case n.len() == 1:
 		tx.inners--
-		return b.kids[0]
-	case b.inner.points <= leafMin:
-		return tx.merge(b)
+		return n.kid(0)
+	case n.points <= leafMin:
+		small := branch{inner: n}
+		tx.inners -= small.inners()
+		return tx.x.leafOf(small.gather(make([]spot, 0, n.points)))
 	}
-	tx.refit(&b)
-	return b
-}
-
-func (tx *Tx) takeLeaf(b branch, ref Ref) branch {
-	last := len(b.spots) - 1
-	if last == 0 {
-		tx.leaves--
-		return branch{}
-	}
-	i := b.find(ref)
-	if b.gen == tx.x.gen {
-		b.spots[i] = b.spots[last]
-		b.spots = b.spots[:last]
-	} else {
-		rest := make([]spot, last)
-		copy(rest[copy(rest, b.spots[:i]):], b.spots[i+1:])
-		b.spots, b.gen = rest, tx.x.gen
-	}
-	b.ball = tx.x.bent(ballOf(b.spots))
-	return b
-}
-
-// merge makes one leaf of a node that has become small.
-func (tx *Tx) merge(b branch) branch {
-	leaves, inners := b.tally()
-	tx.leaves, tx.inners = tx.leaves-leaves+1, tx.inners-inners
-	spots := b.gather(make([]spot, 0, b.inner.points))
-	return branch{ball: tx.x.bent(ballOf(spots)), spots: spots, gen: tx.x.gen}
+	return tx.refit(t.ball, n)
 }
 
 // refitExact is the most points whose ball is computed anew from the points themselves. That of a greater subtree comes
@@ -150,48 +107,29 @@ const refitExact = 4096
 // refit counts a change below the node and computes its ball anew once it has seen as many changes as it has points. In
 // between the ball only grows: by insertion, and never beyond what the cell's shape allows. So a point costs each level
 // about one step a change, and balls stay tight however long points move about.
-func (tx *Tx) refit(b *branch) {
-	n := b.inner
-	n.stale++
-	if n.stale <= n.points {
-		return
+func (tx *Tx) refit(b ball, n *inner) subtree {
+	if n.stale++; n.stale > n.points {
+		n.stale = 0
+		var fresh ball
+		if t := (branch{inner: n}); n.points <= refitExact {
+			tx.x.spots = t.gather(tx.x.spots[:0])
+			fresh = tx.x.bent(ballOf(tx.x.spots))
+		} else {
+			fresh = ballAround(n.balls[:n.len()])
+		}
+		if fresh.r < b.r {
+			b = fresh
+		}
 	}
-	n.stale = 0
-	var fresh ball
-	if n.points <= refitExact {
-		tx.x.spots = b.gather(tx.x.spots[:0])
-		fresh = tx.x.bent(ballOf(tx.x.spots))
-	} else {
-		fresh = ballAround(b.kids)
-	}
-	if fresh.r < b.r {
-		b.ball = fresh
-	}
+	return subtree{b, branch{inner: n}}
 }
 
-// own makes the branch's node one that this transaction may change: the node itself if it made it, else a copy.
-func (tx *Tx) own(b *branch) {
-	if b.gen == tx.x.gen {
-		return
+// own is the node itself if this transaction made it, else a copy that it may change.
+func (tx *Tx) own(n *inner) *inner {
+	if n.gen == tx.x.gen {
+		return n
 	}
-	n := *b.inner
-	b.inner, b.kids, b.gen = &n, slices.Clone(b.kids), tx.x.gen
-}
-
-// slot is the place among the kids of a key's digit.
-func (n *inner) slot(k key) int {
-	below := uint16(1)<<k.digit(int(n.level)) - 1
-	return bits.OnesCount16(n.mask & below)
-}
-
-// insert adds a kid for a digit that has none.
-func (b *branch) insert(digit int, kid branch) {
-	i := bits.OnesCount16(b.inner.mask & (1<<digit - 1))
-	b.kids = slices.Insert(b.kids, i, kid)
-	b.inner.mask |= 1 << digit
-}
-
-// find is the place of a ref that is in the leaf.
-func (b *branch) find(ref Ref) int {
-	return slices.IndexFunc(b.spots, func(s spot) bool { return s.ref == ref })
+	c := *n
+	c.gen = tx.x.gen
+	return &c
 }

@@ -57,7 +57,7 @@ func (x *Index) Nearby(q Point, s Search, yield func(Hit) bool) {
 		l.reach = math.Sqrt(float64(l.limit)) + roundOff
 	}
 	f := x.queue.Get().(*frontier)
-	for e, more := (step{branch: &t.root}), true; more; {
+	for e, more := (step{branch: &t.root.branch}), true; more; {
 		switch {
 		case e.branch == nil:
 			h := Hit{e.ref, e.key.distance(), Mark(math.Float64bits(float64(e.key)))}
@@ -67,7 +67,7 @@ func (x *Index) Nearby(q Point, s Search, yield func(Hit) bool) {
 				e, more = f.pop()
 			}
 		case e.branch.inner != nil:
-			e, more = l.intoInner(f, e.branch.kids)
+			e, more = l.intoInner(f, e.branch.inner)
 		default:
 			l.intoLeaf(f, e.branch.spots, s.Passed)
 			e, more = f.pop()
@@ -86,15 +86,15 @@ type look struct {
 }
 
 // intoInner adds the kids within the bounds and takes the frontier's first step.
-func (l *look) intoInner(f *frontier, kids []branch) (step, bool) {
+func (l *look) intoInner(f *frontier, n *inner) (step, bool) {
 	var best step
-	for i := range kids {
-		b := &kids[i]
+	for i := range n.len() {
+		b := &n.balls[i]
 		c2, outer := l.q.chord2(b.c), l.reach+b.r
-		if c2 > outer*outer || l.from > 0 && l.farthest(&b.ball) < l.from {
+		if c2 > outer*outer || l.from > 0 && l.farthest(b) < l.from {
 			continue
 		}
-		s := step{key: l.nearest(&b.ball, c2), branch: b}
+		s := step{key: l.nearest(b, c2), branch: &n.kids[i]}
 		if s.key > l.limit {
 			continue
 		}
@@ -126,23 +126,25 @@ func (l *look) intoLeaf(f *frontier, spots []spot, passed func(Ref) bool) {
 
 // nearest is at most the key of any point in the ball, whose centre has the chord2.
 func (l *look) nearest(b *ball, c2 float64) sepKey {
-	if c2 <= b.r*b.r {
+	r := b.r
+	if c2 <= r*r {
 		return 0
 	}
-	d := math.Sqrt(c2) - b.r
+	d := math.Sqrt(c2) - r
 	if d*d <= 2 {
 		return sepKey(d * d)
 	}
-	anti := math.Sqrt(l.q.antiChord2(b.c)) + b.r*l.far
+	anti := math.Sqrt(l.q.antiChord2(b.c)) + r*l.far
 	return sepKey(4 / (anti * anti))
 }
 
 // farthest is at least the key of any point in the ball.
 func (l *look) farthest(b *ball) sepKey {
-	d := math.Sqrt(l.q.chord2(b.c)) + b.r
+	r := b.r
+	d := math.Sqrt(l.q.chord2(b.c)) + r
 	if d*d <= 2 {
 		return sepKey(d * d)
 	}
-	anti := max(0, math.Sqrt(l.q.antiChord2(b.c))-b.r)
+	anti := max(0, math.Sqrt(l.q.antiChord2(b.c))-r)
 	return sepKey(4 / (anti * anti))
 }

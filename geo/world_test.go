@@ -166,72 +166,65 @@ func (x *Index) verify() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	t := x.tree.Load()
-	if t.root.empty() {
-		if t.points != 0 || t.leaves != 0 || t.inners != 0 {
-			return fmt.Errorf("empty, but counts %d points, %d leaves, %d inner nodes", t.points, t.leaves, t.inners)
-		}
-		return nil
-	}
-	leaves, inners := t.root.tally()
-	if leaves != t.leaves || inners != t.inners || t.root.points() != t.points {
-		return fmt.Errorf("counts %d points, %d leaves, %d inner nodes; has %d, %d, %d", t.points, t.leaves, t.inners,
-			t.root.points(), leaves, inners)
-	}
 	held := 0
 	for _, p := range x.paths {
 		if p != 0 {
 			held++
 		}
 	}
-	if held != t.points {
-		return fmt.Errorf("%d paths for %d points", held, t.points)
+	if held != t.points || t.inners != t.root.inners() || t.root.points() != t.points {
+		return fmt.Errorf("counts %d points, %d inner nodes; has %d, %d and %d paths", t.points, t.inners,
+			t.root.points(), t.root.inners(), held)
 	}
-	return x.verifyBranch(&t.root, -1)
+	if t.root.empty() {
+		return nil
+	}
+	return x.verifySubtree(t.root, -1)
 }
 
-func (x *Index) verifyBranch(b *branch, above int) error {
-	spots := b.gather(nil)
-	if len(spots) != b.points() || len(spots) == 0 {
-		return fmt.Errorf("%d points, counted %d", len(spots), b.points())
+func (x *Index) verifySubtree(t subtree, above int) error {
+	spots := t.gather(nil)
+	if len(spots) != t.points() || len(spots) == 0 {
+		return fmt.Errorf("%d points, counted %d", len(spots), t.points())
 	}
 	for _, s := range spots {
-		if d := math.Sqrt(b.c.chord2(s.at)); d > b.r {
-			return fmt.Errorf("ref %d is %g off a ball of %g", s.ref, d, b.r)
+		if d := math.Sqrt(t.c.chord2(s.at)); d > t.r {
+			return fmt.Errorf("ref %d is %g off a ball of %g", s.ref, d, t.r)
 		}
 	}
-	if b.inner == nil {
-		if len(spots) > leafMax || len(b.kids) != 0 {
-			return fmt.Errorf("leaf of %d points and %d kids", len(spots), len(b.kids))
+	n := t.inner
+	if n == nil {
+		if len(spots) > leafMax {
+			return fmt.Errorf("leaf of %d points", len(spots))
 		}
 		return nil
 	}
-	n := b.inner
-	if len(b.kids) < 2 || len(spots) <= leafMin || int(n.level) <= above {
-		return fmt.Errorf("inner node of %d kids and %d points at level %d below %d", len(b.kids), len(spots), n.level, above)
+	if n.len() < 2 || len(spots) <= leafMin || int(n.level) <= above {
+		return fmt.Errorf("inner node of %d kids and %d points at level %d below %d", n.len(), len(spots), n.level, above)
 	}
 	for _, s := range spots {
 		if k := (key{x.paths[s.ref], s.ref}); k.fork(n.sample) < int(n.level) {
 			return fmt.Errorf("key %x does not belong below %x at level %d", k, n.sample, n.level)
 		}
 	}
-	slot := 0
 	for digit := range maxKids {
-		if n.mask>>digit&1 == 0 {
+		if !n.has(digit) {
 			continue
 		}
-		kid := &b.kids[slot]
+		kid := n.kid(n.slot(digit))
 		for _, s := range kid.gather(nil) {
 			if (key{x.paths[s.ref], s.ref}).digit(int(n.level)) != digit {
 				return fmt.Errorf("ref %d is below the wrong digit %d of level %d", s.ref, digit, n.level)
 			}
 		}
-		if err := x.verifyBranch(kid, int(n.level)); err != nil {
+		if err := x.verifySubtree(kid, int(n.level)); err != nil {
 			return err
 		}
-		slot++
 	}
-	if slot != len(b.kids) {
-		return fmt.Errorf("%d kids for mask %b", len(b.kids), n.mask)
+	for i := n.len(); i < maxKids; i++ {
+		if n.balls[i] != (ball{}) || !n.kids[i].empty() {
+			return fmt.Errorf("node of %d kids keeps a former one", n.len())
+		}
 	}
 	return nil
 }

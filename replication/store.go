@@ -151,8 +151,9 @@ type Rollup struct {
 //
 // Rules: rev grows by one with each change of a row, also over a delete, which leaves a tombstone. Every applied item
 // writes one change row with the row's whole new state; a delete of a store that has a queue removes the queue too,
-// and the queue's own rev goes on from there when the store comes back. An applied queue update adds to the rollup of its
-// hour.
+// and the queue's own rev goes on from there when the store comes back. The change of such a delete carries in Queue
+// nothing but the Rev of the queue's tombstone, which readers hold against late QueueSet changes independently of the
+// store's rev. An applied queue update adds to the rollup of its hour.
 type Committer interface {
 	Commit(ctx context.Context, writes []Write) ([]Result, Token, error)
 }

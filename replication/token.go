@@ -39,7 +39,7 @@ func ParseToken(s string) (Token, error) {
 		}
 		*field, b = v, b[n:]
 	}
-	if len(b) != 0 {
+	if len(b) != 0 || t.String() != s { // the decoders let line breaks and needlessly long numbers pass
 		return Token{}, ErrBadToken
 	}
 	return t, nil

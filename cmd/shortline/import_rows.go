@@ -17,12 +17,11 @@ import (
 )
 
 const (
-	chunkRows     = 1000
-	chunkBytes    = 1 << 20
-	chunksAtOnce  = 3
-	rejectsShown  = 20
-	notesShown    = 5
-	maxBeforeSend = chunkBytes - 64<<10 // a row more may still be added
+	chunkRows    = 1000
+	chunkBytes   = 1<<20 - 64<<10 // a row more may come on top, and all is still within 1 MiB
+	chunksAtOnce = 3
+	rejectsShown = 20
+	notesShown   = 5
 )
 
 // chunk is what one request carries.
@@ -121,7 +120,7 @@ func (im *importer) readChunks(ctx context.Context, send func(*chunk)) error {
 			return fmt.Errorf("line %d: %w", row.Line, err)
 		}
 		c.lines, c.ids = append(c.lines, row.Line), append(c.ids, string(row.Store.ID))
-		if len(c.lines) == chunkRows || len(c.body) > maxBeforeSend {
+		if len(c.lines) == chunkRows || len(c.body) > chunkBytes {
 			flush()
 		}
 	}
@@ -305,11 +304,11 @@ func (im *importer) finish(readErr error) error {
 	case errors.As(err, &strict):
 		return fmt.Errorf("%w; stopped because of --strict, %d other rows are in", err, so.imported+so.unchanged)
 	case errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled):
-		return fmt.Errorf("interrupted near line %d, %d rows are in; %s", so.line, so.imported+so.unchanged, again)
+		return fmt.Errorf("interrupted near line %d, at least %d rows are in; %s", so.line, so.imported+so.unchanged, again)
 	case so.imported+so.unchanged == 0:
 		return err
 	}
-	return fmt.Errorf("stopped near line %d, %d rows are in: %w; %s", so.line, so.imported+so.unchanged, err, again)
+	return fmt.Errorf("stopped near line %d, at least %d rows are in: %w; %s", so.line, so.imported+so.unchanged, err, again)
 }
 
 func (im *importer) say(format string, args ...any) {

@@ -80,10 +80,13 @@ func newServeCommand(a *app) *cobra.Command {
 // validate reports every fault of the settings at once, before anything is opened.
 func (s *serveSettings) validate() error {
 	s.edge.NoPublicAdmin, s.edge.DetailsBytes = !s.publicAdmin, int(s.detailsCache)
-	faults := []error{s.edge.Validate()}
-	for flag, addr := range map[string]string{"listen": s.listen, "admin-listen": s.admin} {
-		if _, _, err := net.SplitHostPort(addr); err != nil {
-			faults = append(faults, fmt.Errorf("--%s %q is not an address such as 127.0.0.1:8080 or :8080", flag, addr))
+	var faults []error
+	if err := s.edge.Validate(); err != nil {
+		faults = append(faults, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
+	}
+	for _, addr := range []struct{ flag, value string }{{"listen", s.listen}, {"admin-listen", s.admin}} {
+		if _, _, err := net.SplitHostPort(addr.value); err != nil {
+			faults = append(faults, fmt.Errorf("--%s %q is not an address such as 127.0.0.1:8080 or :8080", addr.flag, addr.value))
 		}
 	}
 	if s.data == "" {

@@ -28,7 +28,12 @@ func terminalWidth(w io.Writer) int {
 
 // isTerminal tells whether w can show what moves and shines.
 func (a *app) isTerminal(w io.Writer) bool {
-	return terminalWidth(w) > 0 && a.getenv("TERM") != "dumb"
+	f, ok := w.(*os.File)
+	if !ok || a.getenv("TERM") == "dumb" {
+		return false
+	}
+	_, height, err := term.GetSize(int(f.Fd()))
+	return err == nil && height > 1 // some that are none say 0
 }
 
 // bold makes text stand out on a terminal where colours are not unwanted (no-color.org).

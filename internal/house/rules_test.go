@@ -44,7 +44,7 @@ var rules = map[string]rule{
 	"replication/storetest":  {own: adapter},
 	"regions":                {own: []string{".", "geo"}},
 	"insight":                {own: []string{".", "geo"}},
-	"edge":                   {own: []string{".", "geo", "replication", "regions", "insight", "edge/client", "edge/console"}},
+	"edge":                   {own: []string{".", "geo", "replication", "regions", "insight", "edge/client", "edge/console", "storefile"}},
 	"edge/client":            {own: []string{"."}},
 	"edge/console":           {own: []string{"."}},
 	"storefile":              {own: []string{"."}, stdOnly: true},

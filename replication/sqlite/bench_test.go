@@ -4,13 +4,23 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/replication"
 )
 
-const benchStores = 100_000
+// benchStores is how many stores there are, all with a queue; SHORTLINE_BENCH_STORES changes it.
+var benchStores = func() int {
+	if n, err := strconv.Atoi(os.Getenv("SHORTLINE_BENCH_STORES")); err == nil && n >= 1000 {
+		return n / 1000 * 1000
+	}
+	return 100_000
+}()
 
 func benchID(i int) shortline.StoreID { return shortline.StoreID(fmt.Sprintf("store-%07d", i)) }
 
@@ -47,10 +57,24 @@ func benchOpen(b *testing.B) *Store {
 	return s
 }
 
+// cpuUse reports the processor time of an operation beside its duration, for machines that do other things as well.
+func cpuUse(b *testing.B) (report func()) {
+	used := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	start := used()
+	return func() { b.ReportMetric(float64((used()-start).Nanoseconds())/float64(b.N), "cpu-ns/op") }
+}
+
 func benchmarkCommitQueue(b *testing.B, n int) {
 	s := benchOpen(b)
 	rng := rand.New(rand.NewPCG(1, 2))
 	b.ReportAllocs()
+	report := cpuUse(b)
 	for b.Loop() {
 		writes := make([]replication.Write, n)
 		first, length := rng.IntN(benchStores), rng.IntN(40)
@@ -62,6 +86,7 @@ func benchmarkCommitQueue(b *testing.B, n int) {
 			b.Fatal(err)
 		}
 	}
+	report()
 	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "writes/s")
 }
 
@@ -73,6 +98,7 @@ func BenchmarkCommitStores1000(b *testing.B) {
 	s := benchOpen(b)
 	version := 0
 	b.ReportAllocs()
+	report := cpuUse(b)
 	for b.Loop() {
 		version++
 		items := make([]replication.Item, 1000)
@@ -83,6 +109,7 @@ func BenchmarkCommitStores1000(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	report()
 	b.ReportMetric(1000*float64(b.N)/b.Elapsed().Seconds(), "stores/s")
 }
 
@@ -90,6 +117,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	s := benchOpen(b)
 	rows := 0
 	b.ReportAllocs()
+	report := cpuUse(b)
 	for b.Loop() {
 		for after := shortline.StoreID(""); ; {
 			chunk, err := s.Snapshot(context.Background(), after, 1000)
@@ -103,6 +131,7 @@ func BenchmarkSnapshot(b *testing.B) {
 			after = chunk[len(chunk)-1].Store.ID
 		}
 	}
+	report()
 	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
 }
 
@@ -110,6 +139,7 @@ func BenchmarkRows5(b *testing.B) {
 	s := benchOpen(b)
 	rng := rand.New(rand.NewPCG(1, 2))
 	b.ReportAllocs()
+	report := cpuUse(b)
 	for b.Loop() {
 		ids := make([]shortline.StoreID, 5)
 		first := rng.IntN(benchStores)
@@ -121,12 +151,14 @@ func BenchmarkRows5(b *testing.B) {
 			b.Fatal(len(rows), err)
 		}
 	}
+	report()
 }
 
 func BenchmarkChanges1000(b *testing.B) {
 	s := benchOpen(b)
 	changes := 0
 	b.ReportAllocs()
+	report := cpuUse(b)
 	for b.Loop() {
 		page, err := s.Changes(context.Background(), replication.Cursor{XID: 50}, 1000)
 		if err != nil {
@@ -134,5 +166,6 @@ func BenchmarkChanges1000(b *testing.B) {
 		}
 		changes += len(page.Changes)
 	}
+	report()
 	b.ReportMetric(float64(changes)/b.Elapsed().Seconds(), "changes/s")
 }

@@ -348,9 +348,9 @@ func boolInt(b bool) int64 {
 }
 
 // ints reads the first columns of row as numbers.
-func ints(row []driver.Value, to ...*int64) error {
+func ints[T any](row []T, to ...*int64) error {
 	for i := range to {
-		n, ok := row[i].(int64)
+		n, ok := any(row[i]).(int64)
 		if !ok {
 			return fmt.Errorf("column %d is %v, not a number", i, row[i])
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 
 	sqlite3 "github.com/mattn/go-sqlite3"
@@ -29,6 +30,9 @@ func (s *Store) explain(doing string, err error) error {
 func remedy(err error, dir string) string {
 	var e sqlite3.Error
 	if !errors.As(err, &e) {
+		if errors.Is(err, fs.ErrPermission) {
+			return rightsRemedy(dir)
+		}
 		return ""
 	}
 	if diskFull(e) {
@@ -39,7 +43,7 @@ func remedy(err error, dir string) string {
 		return "the database in " + dir + " is damaged; stop shortline, keep a copy of the folder, then restore a backup, or save what can be read with: sqlite3 " +
 			dbName + " .recover"
 	case sqlite3.ErrReadonly, sqlite3.ErrPerm, sqlite3.ErrCantOpen, sqlite3.ErrAuth:
-		return "check that the files in " + dir + " belong to the user that runs shortline, and that the disk is not mounted read-only"
+		return rightsRemedy(dir)
 	case sqlite3.ErrIoErr:
 		return "the disk with " + dir + " fails; look at the kernel's log, and move the folder to a sound disk"
 	case sqlite3.ErrBusy, sqlite3.ErrLocked, sqlite3.ErrProtocol:
@@ -48,6 +52,10 @@ func remedy(err error, dir string) string {
 		return "there is no memory left"
 	}
 	return ""
+}
+
+func rightsRemedy(dir string) string {
+	return "check that the files in " + dir + " belong to the user that runs shortline (chown -R), and that the disk is not mounted read-only"
 }
 
 func diskFull(e sqlite3.Error) bool {

@@ -244,6 +244,22 @@ func TestOpenRefusesAFolderThatIsNotWritable(t *testing.T) {
 	})
 }
 
+func TestOpenRefusesFilesThatAreNotOurs(t *testing.T) {
+	for _, mode := range []os.FileMode{0o444, 0o000} {
+		dir := t.TempDir()
+		s := mustOpen(t, dir)
+		commitOne(t, s, putOf("a", "A"))
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777), os.Chmod(filepath.Join(dir, lockName), 0o666), os.Chmod(filepath.Join(dir, dbName), mode))
+		if err != nil {
+			t.Fatal(err)
+		}
+		asNobody(t, func() { expectRefusal(t, dir, dbName, "chown -R") })
+	}
+}
+
 func TestOpenGoesOnAfterAStartThatWasCutOff(t *testing.T) {
 	for name, prepare := range map[string]func(t *testing.T, dir string){
 		"an empty file": func(t *testing.T, dir string) { write(t, dir, dbName, nil) },

@@ -58,30 +58,46 @@ func (r *reads) prepare(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// query runs a prepared statement and calls each once a row.
-func (s *Store) query(ctx context.Context, doing string, st *sql.Stmt, args []any, each func(*sql.Rows) error) error {
+// query runs a prepared statement and calls each once a row; the row is valid until it returns. Columns are taken as the
+// driver gives them, for conversions by database/sql go through text.
+func (s *Store) query(ctx context.Context, doing string, st *sql.Stmt, args []any, each func(row []any) error) error {
 	if s.closed.Load() {
-		return replication.ErrClosed
+		return fmt.Errorf("%s: %w", doing, replication.ErrClosed)
 	}
 	rows, err := st.QueryContext(ctx, args...)
 	if err != nil {
 		return s.explain(doing, err)
 	}
-	for rows.Next() {
-		if err := each(rows); err != nil {
-			return errors.Join(s.explain(doing, err), rows.Close())
-		}
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+	if err := errors.Join(scanAll(rows, each), rows.Err(), rows.Close()); err != nil {
 		return s.explain(doing, err)
+	}
+	return nil
+}
+
+func scanAll(rows *sql.Rows, each func(row []any) error) error {
+	columns, err := rows.Columns()
+	if err != nil {
+		return err
+	}
+	row, to := make([]any, len(columns)), make([]any, len(columns))
+	for i := range row {
+		to[i] = &row[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(to...); err != nil {
+			return err
+		}
+		if err := each(row); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // Head implements replication.Source. Transactions commit one after the other, so nothing is ever visible out of turn.
 func (s *Store) Head(ctx context.Context) (replication.Head, error) {
-	var epoch, last uint64
-	err := s.query(ctx, "read the control row", s.read.head, nil, func(r *sql.Rows) error { return r.Scan(&epoch, &last) })
+	var epoch, last int64
+	err := s.query(ctx, "read the control row", s.read.head, nil, func(row []any) error { return ints(row, &epoch, &last) })
 	if err == nil && epoch == 0 {
 		err = s.explain("read the control row", errNoControl)
 	}
@@ -90,8 +106,8 @@ func (s *Store) Head(ctx context.Context) (replication.Head, error) {
 
 var errNoControl = errors.New("the row is missing; the database is damaged, restore a backup")
 
-func headOf(epoch, last uint64) replication.Head {
-	return replication.Head{Epoch: epoch, Horizon: last + 1, XMax: last + 1}
+func headOf(epoch, last int64) replication.Head {
+	return replication.Head{Epoch: uint64(epoch), Horizon: uint64(last) + 1, XMax: uint64(last) + 1}
 }
 
 // Snapshot implements replication.Source.
@@ -113,26 +129,10 @@ func (s *Store) Rows(ctx context.Context, ids []shortline.StoreID) ([]replicatio
 
 func (s *Store) rows(ctx context.Context, doing string, st *sql.Stmt, atMost int, args ...any) ([]replication.Row, error) {
 	out := make([]replication.Row, 0, min(atMost, 1000))
-	err := s.query(ctx, doing, st, args, func(r *sql.Rows) error {
-		var (
-			id          string
-			rev         uint64
-			body        sql.RawBytes
-			qrev, n, at sql.NullInt64
-		)
-		if err := r.Scan(&id, &rev, &body, &qrev, &n, &at); err != nil {
-			return fmt.Errorf("store %s: %w", id, err)
-		}
-		store, err := decodeStore(shortline.StoreID(id), body)
-		if err != nil {
-			return err
-		}
-		row := replication.Row{Store: store, Rev: rev}
-		if n.Valid {
-			row.Queue = &shortline.Queue{Length: int(n.Int64), UpdatedAt: time.UnixMilli(at.Int64).UTC(), Rev: uint64(qrev.Int64)}
-		}
+	err := s.query(ctx, doing, st, args, func(columns []any) error {
+		row, err := scanRow(columns)
 		out = append(out, row)
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -140,7 +140,29 @@ func (s *Store) rows(ctx context.Context, doing string, st *sql.Stmt, atMost int
 	return out, nil
 }
 
-func decodeStore[T string | sql.RawBytes](id shortline.StoreID, body T) (shortline.Store, error) {
+func scanRow(row []any) (r replication.Row, err error) {
+	var rev int64
+	id, ok1 := row[0].(string)
+	body, ok2 := row[2].(string)
+	if err := ints(row[1:2], &rev); err != nil || !ok1 || !ok2 {
+		return r, fmt.Errorf("store %v: its row is malformed", row[0])
+	}
+	r.Rev = uint64(rev)
+	if r.Store, err = decodeStore(shortline.StoreID(id), body); err != nil {
+		return r, err
+	}
+	if row[4] == nil { // never reported, or gone with the store
+		return r, nil
+	}
+	var qrev, n, at int64
+	if err := ints(row[3:], &qrev, &n, &at); err != nil {
+		return r, fmt.Errorf("store %s: its queue: %w", id, err)
+	}
+	r.Queue = &shortline.Queue{Length: int(n), UpdatedAt: time.UnixMilli(at).UTC(), Rev: uint64(qrev)}
+	return r, nil
+}
+
+func decodeStore(id shortline.StoreID, body string) (shortline.Store, error) {
 	var st shortline.Store
 	if err := json.Unmarshal([]byte(body), &st); err != nil {
 		return st, fmt.Errorf("store %s: its body is damaged: %w", id, err)
@@ -151,32 +173,34 @@ func decodeStore[T string | sql.RawBytes](id shortline.StoreID, body T) (shortli
 	return st, nil
 }
 
-func decodeKey(id string, rev uint64, hash, body []byte) (shortline.Key, error) {
+func decodeKey(id string, rev uint64, hash, body any) (shortline.Key, error) {
 	var k shortline.Key
-	if err := json.Unmarshal(body, &k); err != nil {
+	text, ok1 := body.(string)
+	sum, ok2 := hash.([]byte)
+	if !ok1 || !ok2 || len(sum) != len(k.Hash) {
+		return k, fmt.Errorf("key %s: its row is malformed", id)
+	}
+	if err := json.Unmarshal([]byte(text), &k); err != nil {
 		return k, fmt.Errorf("key %s: its body is damaged: %w", id, err)
 	}
-	if string(k.ID) != id || len(hash) != len(k.Hash) {
-		return k, fmt.Errorf("key %s: its row is damaged (id %q in the body, hash of %d bytes)", id, k.ID, len(hash))
+	if string(k.ID) != id {
+		return k, fmt.Errorf("key %s: its body is that of key %q", id, k.ID)
 	}
 	k.Rev = rev
-	copy(k.Hash[:], hash)
+	copy(k.Hash[:], sum)
 	return k, nil
 }
 
 // Keys implements replication.Source.
 func (s *Store) Keys(ctx context.Context) ([]shortline.Key, error) {
 	var keys []shortline.Key
-	err := s.query(ctx, "read keys", s.read.keys, nil, func(r *sql.Rows) error {
-		var (
-			id         string
-			rev        uint64
-			hash, body sql.RawBytes
-		)
-		if err := r.Scan(&id, &rev, &hash, &body); err != nil {
-			return fmt.Errorf("key %s: %w", id, err)
+	err := s.query(ctx, "read keys", s.read.keys, nil, func(row []any) error {
+		var rev int64
+		id, ok := row[0].(string)
+		if err := ints(row[1:2], &rev); err != nil || !ok {
+			return fmt.Errorf("key %v: its row is malformed", row[0])
 		}
-		k, err := decodeKey(id, rev, hash, body)
+		k, err := decodeKey(id, uint64(rev), row[2], row[3])
 		keys = append(keys, k)
 		return err
 	})
@@ -190,23 +214,23 @@ func (s *Store) Keys(ctx context.Context) ([]shortline.Key, error) {
 func (s *Store) Changes(ctx context.Context, after replication.Cursor, limit int) (replication.Page, error) {
 	var page replication.Page
 	limit = max(limit, 1)
-	err := s.query(ctx, "read changes", s.read.changes, []any{int64(after.XID), int64(after.ID), limit + 1}, func(r *sql.Rows) error {
-		row, err := scanFeedRow(r)
-		if err != nil {
-			return err
+	err := s.query(ctx, "read changes", s.read.changes, []any{int64(after.XID), int64(after.ID), limit + 1}, func(row []any) error {
+		var epoch, last, xid, id int64
+		if err := ints(row, &epoch, &last, &xid, &id); err != nil {
+			return fmt.Errorf("the control row: %w", err)
 		}
-		page.Head = headOf(row.epoch, row.last)
-		if p := row.pruned; after.XID < p.XID || after.XID == p.XID && after.ID < p.ID {
+		page.Head = headOf(epoch, last)
+		if p := (replication.Cursor{XID: uint64(xid), ID: uint64(id)}); after.XID < p.XID || after.XID == p.XID && after.ID < p.ID {
 			return fmt.Errorf("%w: asked for what comes after (%d, %d), kept is what comes after (%d, %d)", replication.ErrPruned, after.XID, after.ID, p.XID, p.ID)
 		}
-		switch {
-		case !row.xid.Valid:
+		switch row = row[4:]; {
+		case row[0] == nil: // no change, only the control row
 		case len(page.Changes) == limit:
 			page.More = s.mutant != mutantHidesMore
 		default:
-			ch, err := row.change()
+			ch, err := scanChange(row)
 			if err != nil {
-				return fmt.Errorf("change (%d, %d): %w", row.xid.Int64, row.id.Int64, err)
+				return fmt.Errorf("change (%v, %v): %w", row[0], row[1], err)
 			}
 			page.Changes = append(page.Changes, ch)
 		}
@@ -221,52 +245,47 @@ func (s *Store) Changes(ctx context.Context, after replication.Cursor, limit int
 	return page, nil
 }
 
-// feedRow is a change beside the control row; all columns of the change are NULL where there is none.
-type feedRow struct {
-	epoch, last                    uint64
-	pruned                         replication.Cursor
-	xid, id, chEpoch, kind, rev    sql.NullInt64
-	at, length, updatedAt, queueRv sql.NullInt64
-	subject                        sql.NullString
-	hash, body                     sql.RawBytes
-}
-
-func scanFeedRow(r *sql.Rows) (f feedRow, err error) {
-	err = r.Scan(&f.epoch, &f.last, &f.pruned.XID, &f.pruned.ID, &f.xid, &f.id, &f.chEpoch, &f.kind, &f.rev, &f.at, &f.subject,
-		&f.length, &f.updatedAt, &f.queueRv, &f.hash, &f.body)
-	return f, err
-}
-
-func (f *feedRow) change() (shortline.Change, error) {
-	ch := shortline.Change{
-		XID: uint64(f.xid.Int64), ID: uint64(f.id.Int64), Epoch: uint64(f.chEpoch.Int64), Rev: uint64(f.rev.Int64),
-		Kind: shortline.ChangeKind(f.kind.Int64), Subject: f.subject.String, At: time.UnixMilli(f.at.Int64).UTC(),
+// scanChange reads xid, id, epoch, kind, rev, at, subject, length, updated_at, queue_rev, hash and body.
+func scanChange(row []any) (ch shortline.Change, err error) {
+	var xid, id, epoch, kind, rev, at int64
+	if err := ints(row, &xid, &id, &epoch, &kind, &rev, &at); err != nil {
+		return ch, err
+	}
+	subject, ok := row[6].(string)
+	if !ok {
+		return ch, errors.New("it has no subject")
+	}
+	ch = shortline.Change{
+		XID: uint64(xid), ID: uint64(id), Epoch: uint64(epoch), Kind: shortline.ChangeKind(kind), Rev: uint64(rev),
+		Subject: subject, At: time.UnixMilli(at).UTC(),
 	}
 	switch ch.Kind {
 	case shortline.QueueSet:
-		if !f.length.Valid || !f.updatedAt.Valid {
-			return ch, fmt.Errorf("the queue of store %s is damaged", ch.Subject)
+		var n, observed int64
+		if err := ints(row[7:], &n, &observed); err != nil {
+			return ch, fmt.Errorf("the queue of store %s: %w", subject, err)
 		}
-		ch.Queue = &shortline.Queue{Length: int(f.length.Int64), UpdatedAt: time.UnixMilli(f.updatedAt.Int64).UTC(), Rev: ch.Rev}
+		ch.Queue = &shortline.Queue{Length: int(n), UpdatedAt: time.UnixMilli(observed).UTC(), Rev: ch.Rev}
 	case shortline.StorePut:
-		st, err := decodeStore(shortline.StoreID(ch.Subject), f.body)
+		body, _ := row[11].(string)
+		st, err := decodeStore(shortline.StoreID(subject), body)
 		if err != nil {
 			return ch, err
 		}
 		ch.Store = &st
 	case shortline.StoreDeleted:
-		if f.queueRv.Valid {
-			ch.Queue = &shortline.Queue{Rev: uint64(f.queueRv.Int64)}
+		if qrev, ok := row[9].(int64); ok {
+			ch.Queue = &shortline.Queue{Rev: uint64(qrev)}
 		}
 	case shortline.KeyPut:
-		k, err := decodeKey(ch.Subject, ch.Rev, f.hash, f.body)
+		k, err := decodeKey(subject, ch.Rev, row[10], row[11])
 		if err != nil {
 			return ch, err
 		}
 		ch.Key = &k
 	case shortline.EpochBegun:
 	default:
-		return ch, fmt.Errorf("its kind is %d, which this version does not know", f.kind.Int64)
+		return ch, fmt.Errorf("its kind is %d, which this version does not know", kind)
 	}
 	return ch, nil
 }
@@ -274,13 +293,13 @@ func (f *feedRow) change() (shortline.Change, error) {
 // Rollups implements replication.Store. A deleted store keeps its hours.
 func (s *Store) Rollups(ctx context.Context, id shortline.StoreID, from, to time.Time) ([]replication.Rollup, error) {
 	var out []replication.Rollup
-	err := s.query(ctx, "read rollups", s.read.rollups, []any{string(id), ceilHour(from), ceilHour(to)}, func(r *sql.Rows) error {
-		var h int64
+	err := s.query(ctx, "read rollups", s.read.rollups, []any{string(id), ceilHour(from), ceilHour(to)}, func(row []any) error {
+		var hour, samples, lo, hi int64
 		var u replication.Rollup
-		if err := r.Scan(&h, &u.Samples, &u.Sum, &u.SumSq, &u.Min, &u.Max); err != nil {
+		if err := ints(row, &hour, &samples, &u.Sum, &u.SumSq, &lo, &hi); err != nil {
 			return fmt.Errorf("store %s: %w", id, err)
 		}
-		u.Hour = time.UnixMilli(h * millisecondsPerHour).UTC()
+		u.Hour, u.Samples, u.Min, u.Max = time.UnixMilli(hour*millisecondsPerHour).UTC(), int(samples), int(lo), int(hi)
 		out = append(out, u)
 		return nil
 	})

@@ -83,7 +83,8 @@ func (w *writer) configure() error {
 	if sync, err := w.value("PRAGMA synchronous"); err != nil || sync != int64(2) {
 		return errors.Join(fmt.Errorf("synchronous is %v and not FULL", sync), err)
 	}
-	return nil
+	// A file that may only be read would open all the same.
+	return w.transact(func() error { return w.exec("PRAGMA user_version") })
 }
 
 func (w *writer) close() error {
