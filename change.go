@@ -8,7 +8,7 @@ type ChangeKind uint8
 // The kinds of change. Their numbers are stored; never renumber them.
 const (
 	StorePut     ChangeKind = 1 // Store holds the whole store
-	StoreDeleted ChangeKind = 2 // the store and its queue are gone; Rev is the tombstone's
+	StoreDeleted ChangeKind = 2 // the store and its queue are gone; Rev is the tombstone's, Queue.Rev that of the queue's, if it had one
 	QueueSet     ChangeKind = 3 // Queue holds the whole live state
 	KeyPut       ChangeKind = 4 // Key holds the whole API key, without its secret
 	EpochBegun   ChangeKind = 5 // the first change of an epoch
@@ -27,6 +27,6 @@ type Change struct {
 	At      time.Time // when it was committed, for measuring lag
 
 	Store *Store // StorePut
-	Queue *Queue // QueueSet
+	Queue *Queue // QueueSet; StoreDeleted with nothing but the Rev, where the store had a queue
 	Key   *Key   // KeyPut
 }

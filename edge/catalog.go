@@ -235,6 +235,14 @@ func (s *state) place(tx *geo.Tx, c *shortline.Change) error {
 	case shortline.StoreDeleted:
 		ref, sl := s.own(shortline.StoreID(c.Subject))
 		old := sl.record.Load()
+		// The queue has a rev of its own: memory may know a newer store already and still hold the queue of the old one,
+		// or hold the queue of the store that came after.
+		if c.Queue != nil && c.Queue.Rev > sl.queueRev {
+			sl.queueRev = c.Queue.Rev
+			if sl.queue.Swap(0) != 0 {
+				s.queues.Add(-1)
+			}
+		}
 		if old.rev >= c.Rev {
 			return nil
 		}
@@ -242,12 +250,6 @@ func (s *state) place(tx *geo.Tx, c *shortline.Change) error {
 		sl.record.Store(&record{id: old.id, rev: c.Rev})
 		if old.attrs != nil {
 			s.stores.Add(-1)
-		}
-		if sl.queue.Swap(0) != 0 {
-			s.queues.Add(-1)
-		}
-		if c.Queue != nil { // its tombstone
-			sl.queueRev = max(sl.queueRev, c.Queue.Rev)
 		}
 	}
 	return nil

@@ -160,7 +160,7 @@ func BenchmarkChanges1000(b *testing.B) {
 	b.ReportAllocs()
 	report := cpuUse(b)
 	for b.Loop() {
-		page, err := s.Changes(context.Background(), replication.Cursor{XID: 50}, 1000)
+		page, err := s.Changes(context.Background(), replication.Cursor{XID: 2}, 1000)
 		if err != nil {
 			b.Fatal(err)
 		}
