@@ -157,15 +157,15 @@ func (b *brute) fault(q question, got []geo.Hit, want []answer) string {
 			}
 			return fmt.Sprintf("%d stores instead of %d", len(got), len(want))
 		}
-		true := haversine(q.at, b.points[got[i].Ref])
-		if abs(got[i].Distance-true) > millimetre {
-			return fmt.Sprintf("distance %v of store %d is %v", got[i].Distance, i, true)
+		actual := haversine(q.at, b.points[got[i].Ref])
+		if abs(got[i].Distance-actual) > millimetre {
+			return fmt.Sprintf("distance %v of store %d is %v", got[i].Distance, i, actual)
 		}
 		if got[i].Ref == want[i].ref {
 			continue
 		}
-		if abs(true-want[i].distance) > sameDistance || b.points[got[i].Ref] == b.points[want[i].ref] {
-			return fmt.Sprintf("store %d is %s at %v, not %s at %v", i, storeID(int(got[i].Ref)), true, storeID(int(want[i].ref)), want[i].distance)
+		if abs(actual-want[i].distance) > sameDistance || b.points[got[i].Ref] == b.points[want[i].ref] {
+			return fmt.Sprintf("store %d is %s at %v, not %s at %v", i, storeID(int(got[i].Ref)), actual, storeID(int(want[i].ref)), want[i].distance)
 		}
 		for _, h := range got[:i] {
 			if h.Ref == got[i].Ref {

@@ -25,6 +25,9 @@ type Health struct {
 
 // healthz answers GET /healthz: 200 while this node can serve reads.
 func (s *Server) healthz(c echo.Context) error {
+	if err := noParameters(c.Request().URL.RawQuery); err != nil {
+		return err
+	}
 	if _, err := s.state(); err != nil {
 		return err
 	}
@@ -153,13 +156,13 @@ func (s *Server) revokeKey(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	id := shortline.KeyID(c.Param("id"))
+	id := shortline.KeyID(pathParam(c, "id"))
 	known := st.key(id)
 	if known == nil {
 		return fmt.Errorf("API key %s: %w", clip(string(id)), shortline.ErrNotFound)
 	}
 	if known.RevokedAt != nil {
-		return s.answer(c, http.StatusOK, "", known)
+		return s.answer(c, http.StatusOK, s.appliedToken(), known)
 	}
 	key, at := *known, s.now().UTC().Truncate(time.Second)
 	key.RevokedAt = &at

@@ -60,16 +60,25 @@ func jsonProblem(err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return malformed("body", "is not JSON: it ends too early")
 	case errors.As(err, &kind):
-		field := kind.Field
+		field := strings.ReplaceAll(kind.Field, "QueueBody.", "") // the name of what is embedded means nothing to a client
 		if field == "" {
 			field = "body"
 		}
 		return invalid(field, "is a JSON %s; %s is required", kind.Value, jsonKind(kind.Type.String()))
 	}
-	if name, ok := strings.CutPrefix(err.Error(), `json: unknown field "`); ok {
-		return malformed(clip(strings.TrimSuffix(name, `"`)), "is not a field of this call")
+	if problem := unknownField(err); problem != nil {
+		return problem
 	}
 	return malformed("body", "cannot be read: %v", err)
+}
+
+// unknownField is the refusal of a member that encoding/json did not know, or nil; it has no error type for that.
+func unknownField(err error) error {
+	_, name, ok := strings.Cut(err.Error(), `unknown field "`)
+	if !ok {
+		return nil
+	}
+	return malformed(clip(strings.TrimSuffix(name, `"`)), "is not a field of this call")
 }
 
 func jsonKind(goType string) string {

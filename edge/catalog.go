@@ -193,8 +193,9 @@ func (s *state) LoadKeys(keys []shortline.Key) {
 	s.keys.Store(&all)
 }
 
-// Apply takes changes of the feed, the newest rev of each row wins; part of replication.View. Readers see the stores of
-// one call appear, move and go all at once.
+// Apply takes changes of the feed, the newest rev of each row wins; part of replication.View. Searches see the stores of
+// one call appear and move all at once; records and queues are new a moment before, so a search may meet a store that is
+// gone by now.
 func (s *state) Apply(changes []shortline.Change) {
 	var places []*shortline.Change
 	for i := range changes {
@@ -239,7 +240,7 @@ func (s *state) place(tx *geo.Tx, c *shortline.Change) error {
 		// or hold the queue of the store that came after.
 		if c.Queue != nil && c.Queue.Rev > sl.queueRev {
 			sl.queueRev = c.Queue.Rev
-			if sl.queue.Swap(0) != 0 {
+			if sl.queue.Swap(0) != 0 && old.attrs != nil {
 				s.queues.Add(-1)
 			}
 		}
@@ -250,6 +251,9 @@ func (s *state) place(tx *geo.Tx, c *shortline.Change) error {
 		sl.record.Store(&record{id: old.id, rev: c.Rev})
 		if old.attrs != nil {
 			s.stores.Add(-1)
+			if sl.queue.Load() != 0 { // that of the store that comes after
+				s.queues.Add(-1)
+			}
 		}
 	}
 	return nil
@@ -285,6 +289,9 @@ func (s *state) putRecord(sl *slot, store *shortline.Store, rev uint64) bool {
 	}
 	if old.attrs == nil {
 		s.stores.Add(1)
+		if sl.queue.Load() != 0 { // it came before its store
+			s.queues.Add(1)
+		}
 	}
 	sl.record.Store(&record{id: old.id, lat: store.Lat, lng: store.Lng, rev: rev, attrs: s.internAttrs(store)})
 	return true
@@ -295,7 +302,7 @@ func (s *state) setQueue(sl *slot, q *shortline.Queue) {
 		return
 	}
 	sl.queueRev = q.Rev
-	if sl.queue.Swap(uint64(packQueue(q))) == 0 {
+	if sl.queue.Swap(uint64(packQueue(q))) == 0 && sl.record.Load().attrs != nil {
 		s.queues.Add(1)
 	}
 }

@@ -28,7 +28,7 @@ func parseConsistency(s string) (consistency, error) {
 	case "strong":
 		return consistencyStrong, nil
 	}
-	return 0, malformed("consistency", "%q is not one of eventual, session, strong", s)
+	return 0, malformed("consistency", "%q is not one of eventual, session, strong", clip(s))
 }
 
 // position is the state to read from and how far it has come at least.
@@ -72,6 +72,14 @@ func (s *Server) read(r *http.Request, level consistency) (position, error) {
 		pos.token = sent.String()
 	}
 	return pos, nil
+}
+
+// appliedToken is the token of what memory holds: for an answer to a write that had nothing to commit.
+func (s *Server) appliedToken() string {
+	if a := s.feed.Applied(); a != nil {
+		return a.Text
+	}
+	return ""
 }
 
 func sentToken(r *http.Request) (replication.Token, bool, error) {

@@ -20,7 +20,7 @@ const (
 	importChunk = 500
 	// maxImportErrors is how many rejected rows an answer names; the rest is only counted.
 	maxImportErrors = 1000
-	// importPatience is how long an import may go without a chunk of rows arriving, and how long a chunk may take to commit.
+	// importPatience is how long an import may go without anything arriving, and how long a chunk may take to commit.
 	importPatience = 30 * time.Second
 )
 
@@ -97,7 +97,7 @@ func (s *Server) importStores(c echo.Context) error {
 		return fmt.Errorf("extend the time of an import: %w", err)
 	}
 	answer := ImportAnswer{Errors: []ImportError{}}
-	reader, err := storefile.NewReader(r.Body, storefile.Options{Format: format})
+	reader, err := storefile.NewReader(patientBody{r.Body, extend}, storefile.Options{Format: format})
 	if err != nil {
 		return importProblem(err, &answer)
 	}
@@ -132,7 +132,7 @@ func (s *Server) importStores(c echo.Context) error {
 			if err := flush(); err != nil {
 				return importProblem(err, &answer)
 			}
-			text := ""
+			text := s.appliedToken()
 			if last != (replication.Token{}) {
 				text = last.String()
 			}
@@ -141,6 +141,22 @@ func (s *Server) importStores(c echo.Context) error {
 			return importProblem(err, &answer)
 		}
 	}
+}
+
+// patientBody moves the deadlines of a request on whenever some of its body arrives: a slow sender is not a silent one.
+type patientBody struct {
+	body   io.Reader
+	extend func() error
+}
+
+func (b patientBody) Read(p []byte) (int, error) {
+	n, err := b.body.Read(p)
+	if n > 0 {
+		if late := b.extend(); err == nil {
+			err = late
+		}
+	}
+	return n, err
 }
 
 // importChunk commits one chunk; while too many writes are waiting it waits too, for the client is still sending.

@@ -218,6 +218,8 @@ func (n *testNode) try(client *http.Client, method, target, body string, headers
 	for _, h := range headers {
 		name, value, _ := strings.Cut(h, ": ")
 		switch {
+		case h == lenientRequest:
+			req = req.WithContext(context.WithValue(req.Context(), lenient{}, true))
 		case name == "Host":
 			req.Host = value
 		case value == "":

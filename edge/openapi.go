@@ -30,6 +30,8 @@ type operation struct {
 	status int
 	// also are further success answers with the same body.
 	also map[int]string
+	// headers are those of the success answers, besides the ones that every answer has, with what they say.
+	headers map[string]string
 	// problems are the error answers, besides those that every call may give.
 	problems []problemKind
 	// token says that the call answers with a Shortline-Token; reads also take one.
@@ -172,9 +174,12 @@ func (r *route) operation(registry huma.Registry) *huma.Operation {
 		headerRegion:    {Description: "The region that answered", Schema: &huma.Schema{Type: huma.TypeString}},
 		headerRequestID: {Description: "The caller's request id, or a new one", Schema: &huma.Schema{Type: huma.TypeString}},
 	}
-	success := &huma.Response{Description: "Done", Headers: maps.Clone(headers)}
 	if d.token {
-		success.Headers[headerToken] = &huma.Param{Description: "Send it back to see this or newer, at any node", Schema: &huma.Schema{Type: huma.TypeString}}
+		headers[headerToken] = &huma.Param{Description: "Send it back to see this or newer, at any node", Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	success := &huma.Response{Description: "Done", Headers: maps.Clone(headers)}
+	for name, description := range d.headers {
+		success.Headers[name] = &huma.Param{Description: description, Schema: &huma.Schema{Type: huma.TypeString}}
 	}
 	if d.answer != nil {
 		t := reflect.TypeOf(d.answer)
@@ -206,6 +211,13 @@ func (r *route) operation(registry huma.Registry) *huma.Operation {
 	}
 	for code, kinds := range byStatus {
 		slices.Sort(kinds)
+		headers := maps.Clone(headers)
+		switch code {
+		case http.StatusUnauthorized:
+			headers["WWW-Authenticate"] = &huma.Param{Description: "How to send the API key", Schema: &huma.Schema{Type: huma.TypeString}}
+		case http.StatusServiceUnavailable:
+			headers["Retry-After"] = &huma.Param{Description: "Seconds after which to try again", Schema: &huma.Schema{Type: huma.TypeInteger}}
+		}
 		op.Responses[strconv.Itoa(code)] = &huma.Response{Description: strings.Join(slices.Compact(kinds), "\n\n"), Headers: headers,
 			Content: map[string]*huma.MediaType{"application/problem+json": {Schema: registry.Schema(reflect.TypeFor[Problem](), true, "Problem")}}}
 	}

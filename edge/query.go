@@ -41,8 +41,11 @@ func parameters(raw string, set func(name, value string) error) error {
 		if value, err = unescape(value); err != nil {
 			return malformed(clip(name), "the value is not properly encoded; encode special characters as %%XX")
 		}
-		if !utf8.ValidString(name) || !utf8.ValidString(value) {
+		if !utf8.ValidString(name) {
 			return malformed("query", "%q is not valid UTF-8", clip(pair))
+		}
+		if !utf8.ValidString(value) {
+			return malformed(clip(name), "the value is not valid UTF-8")
 		}
 		if err := set(name, value); err != nil {
 			return err

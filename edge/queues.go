@@ -79,19 +79,22 @@ func (s *Server) getQueue(c echo.Context) error {
 	return s.answer(c, http.StatusOK, pos.token, queueState(id, q, packed.known(), rec.attrs.serviceS, s.now()))
 }
 
-// queueBody is the JSON of one update.
-type queueBody struct {
+// QueueBody is the JSON of one update.
+type QueueBody struct {
 	Length     *int    `json:"length,omitempty" minimum:"0" maximum:"1000000" doc:"The new length; exactly one of length and delta"`
 	Delta      *int    `json:"delta,omitempty" minimum:"-1000000" maximum:"1000000" doc:"How many came (or went, negative)"`
 	ObservedAt *string `json:"observed_at,omitempty" format:"date-time" doc:"When the store saw it; now where absent. A length older than the stored one is not applied"`
 }
 
-func (b queueBody) update(id shortline.StoreID) (shortline.QueueUpdate, error) {
+func (b QueueBody) update(id shortline.StoreID) (shortline.QueueUpdate, error) {
 	u := shortline.QueueUpdate{ID: id, Length: b.Length, Delta: b.Delta}
 	if b.ObservedAt != nil {
 		at, err := time.Parse(time.RFC3339, *b.ObservedAt)
 		if err != nil {
 			return u, invalid("observed_at", "%q is not a time in RFC 3339, such as 2026-11-23T09:00:00Z", clip(*b.ObservedAt))
+		}
+		if at.IsZero() { // to a QueueUpdate this would mean that there is none
+			return u, invalid("observed_at", "the year 1 is not between 1970 and 2200")
 		}
 		u.ObservedAt = at
 	}
@@ -119,7 +122,7 @@ func (s *Server) postQueue(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var in queueBody
+	var in QueueBody
 	if err := decode(body, &in); err != nil {
 		return err
 	}
@@ -189,7 +192,7 @@ func (r QueuesResult) MarshalJSON() ([]byte, error) {
 type queuesBody struct {
 	Updates []struct {
 		ID shortline.StoreID `json:"id"`
-		queueBody
+		QueueBody
 	} `json:"updates" minItems:"1" maxItems:"1000"`
 }
 
@@ -253,7 +256,7 @@ func (s *Server) postQueues(c echo.Context) error {
 	markReplay(c, res)
 	text := token.String()
 	if len(write.Items) == 0 {
-		text = ""
+		text = s.appliedToken()
 	}
 	return s.answer(c, http.StatusOK, text, QueuesAnswer{Results: results})
 }

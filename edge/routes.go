@@ -10,6 +10,11 @@ import (
 	"github.com/shortline/shortline"
 )
 
+const (
+	aboutETag   = "Of the store as it is; send it back as If-None-Match"
+	aboutReplay = "`true` where this is the answer to an earlier request with the same Idempotency-Key"
+)
+
 // publicRoutes are the calls of the public port.
 func (s *Server) publicRoutes() []route {
 	return []route{
@@ -17,15 +22,16 @@ func (s *Server) publicRoutes() []route {
 			id: "nearby", tag: "Find", summary: "The nearest stores, with their queues",
 			description: "Stores in order of great-circle distance, ties by id: the same stores in the same order as if every store on Earth had been measured. Filters are applied while searching, so `limit` stores come back if there are that many.",
 			params:      nearbyParams(), answer: NearbyAnswer{}, token: true,
-			problems: []problemKind{kindMalformed, kindInvalid, kindNotYet, kindTokenLost, kindNotReady, kindBehind, kindTimeout}}},
+			problems: []problemKind{kindMalformed, kindInvalid, kindNotYet, kindUnauthorized, kindForbidden, kindTokenLost, kindNotReady, kindBehind, kindTimeout}}},
 		{http.MethodGet, "/v1/stores/:id", s.getStore, operation{
 			id: "getStore", tag: "Stores", summary: "One store", params: []*huma.Param{consistencyParam(), ifNoneMatch()},
-			answer: shortline.Store{}, also: map[int]string{304: "The store is still the one of the ETag"}, token: true,
-			problems: []problemKind{kindMalformed, kindInvalid, kindNotFound, kindTokenLost, kindNotReady, kindBehind, kindStoreUnavailable}}},
+			answer: shortline.Store{}, also: map[int]string{304: "The store is still the one of the ETag"}, headers: map[string]string{"ETag": aboutETag}, token: true,
+			problems: []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindNotFound, kindTokenLost, kindNotReady, kindBehind, kindStoreUnavailable}}},
 		{http.MethodPut, "/v1/stores/:id", s.putStore, operation{
 			id: "putStore", tag: "Stores", summary: "Create or replace a store", body: jsonBody(shortline.Store{}), scope: shortline.ScopeStoresWrite,
 			description: "The whole store is replaced. `id` in the body may be left out; `name`, `lat` and `lng` are required.",
-			answer:      shortline.Store{}, also: map[int]string{201: "Created"}, token: true, problems: writeProblems(kindTooLarge, kindMedia)}},
+			answer:      shortline.Store{}, also: map[int]string{201: "Created"}, headers: map[string]string{"ETag": aboutETag, "Location": "Of a store that was created: its path"},
+			token: true, problems: writeProblems(kindTooLarge, kindMedia)}},
 		{http.MethodDelete, "/v1/stores/:id", s.deleteStore, operation{
 			id: "deleteStore", tag: "Stores", summary: "Delete a store and its queue", scope: shortline.ScopeStoresWrite, status: 204, token: true,
 			problems: writeProblems(kindNotFound)}},
@@ -35,19 +41,19 @@ func (s *Server) publicRoutes() []route {
 			answer:      ImportAnswer{}, token: true, problems: writeProblems(kindMedia)}},
 		{http.MethodGet, "/v1/stores/:id/queue", s.getQueue, operation{
 			id: "getQueue", tag: "Queues", summary: "The live queue of a store", params: []*huma.Param{consistencyParam()},
-			answer: QueueState{}, token: true, problems: []problemKind{kindMalformed, kindInvalid, kindNotFound, kindTokenLost, kindNotReady, kindBehind}}},
+			answer: QueueState{}, token: true, problems: []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindNotFound, kindTokenLost, kindNotReady, kindBehind}}},
 		{http.MethodPost, "/v1/stores/:id/queue", s.postQueue, operation{
-			id: "postQueue", tag: "Queues", summary: "Report the queue of a store", params: []*huma.Param{idempotencyParam()}, body: jsonBody(queueBody{}),
-			scope: shortline.ScopeQueueWrite, answer: QueueAnswer{}, token: true,
+			id: "postQueue", tag: "Queues", summary: "Report the queue of a store", params: []*huma.Param{idempotencyParam()}, body: jsonBody(QueueBody{}),
+			scope: shortline.ScopeQueueWrite, answer: QueueAnswer{}, headers: map[string]string{"Idempotent-Replayed": aboutReplay}, token: true,
 			description: "Takes exactly one of `length` and `delta`. A result below 0 or above 1,000,000 is clamped, and said so. A `length` observed before what is stored, or an observation in the future, is not applied, and said so.",
 			problems:    writeProblems(kindNotFound, kindTooLarge, kindMedia, kindIdempotency)}},
 		{http.MethodPost, "/v1/queues", s.postQueues, operation{
 			id: "postQueues", tag: "Queues", summary: "Report many queues", params: []*huma.Param{idempotencyParam()}, body: jsonBody(queuesBody{}),
-			scope: shortline.ScopeQueueWrite, answer: QueuesAnswer{}, token: true,
+			scope: shortline.ScopeQueueWrite, answer: QueuesAnswer{}, headers: map[string]string{"Idempotent-Replayed": aboutReplay}, token: true,
 			description: "Up to 1,000 updates, with a result for each, in order. One that is refused does not touch the others.",
 			problems:    writeProblems(kindTooLarge, kindMedia, kindIdempotency)}},
 		{http.MethodGet, "/healthz", s.healthz, operation{
-			id: "healthz", tag: "Service", summary: "Whether this node can serve reads", answer: Health{}, problems: []problemKind{kindNotReady}}},
+			id: "healthz", tag: "Service", summary: "Whether this node can serve reads", answer: Health{}, problems: []problemKind{kindMalformed, kindNotReady}}},
 	}
 }
 
@@ -62,7 +68,7 @@ func (s *Server) adminRoutes(guard echo.MiddlewareFunc) []route {
 			answer: KeysAnswer{}, problems: []problemKind{kindMalformed, kindNotReady}}},
 		{http.MethodDelete, "/admin/v1/keys/:id", guard(s.revokeKey), operation{
 			id: "revokeKey", tag: "Service", summary: "Revoke an API key", scope: shortline.ScopeAdmin,
-			answer: shortline.Key{}, problems: writeProblems(kindNotFound)}},
+			answer: shortline.Key{}, token: true, problems: writeProblems(kindNotFound)}},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -15,9 +16,21 @@ import (
 	"github.com/shortline/shortline/replication"
 )
 
+// pathParam is a part of the path, decoded: the router leaves it as it came where the client escaped more than it had to.
+func pathParam(c echo.Context, name string) string {
+	text := c.Param(name)
+	if c.Request().URL.RawPath == "" {
+		return text
+	}
+	if decoded, err := url.PathUnescape(text); err == nil {
+		return decoded
+	}
+	return text
+}
+
 // pathID is the {id} of the path.
 func pathID(c echo.Context) (shortline.StoreID, error) {
-	id, err := shortline.ParseStoreID(c.Param("id"))
+	id, err := shortline.ParseStoreID(pathParam(c, "id"))
 	if err != nil {
 		return "", err
 	}
@@ -166,8 +179,8 @@ func storeProblem(err error) error {
 	if errors.As(err, &faults) {
 		return err
 	}
-	if inner := errors.Unwrap(err); inner != nil {
-		return jsonProblem(inner)
+	if problem := unknownField(err); problem != nil {
+		return problem
 	}
 	return malformed("body", "%v", err)
 }

@@ -1,11 +1,11 @@
 package geo
 
-// step is a subtree still to be looked into, or a point found, when branch is nil. The key of a subtree is at most that
-// of any point in it.
+// step is a subtree still to be looked into or a point found. The key of a subtree is at most that of any point in it.
+// It holds no pointers, so that moving it about costs little.
 type step struct {
-	key    sepKey
-	branch *branch
-	ref    Ref
+	key  sepKey
+	node uint32 // place in the frontier's nodes plus one, or zero for a point
+	ref  Ref    // of a point
 }
 
 // frontier is the heap of a search's next steps: by key, subtrees before points (they may hold a point with the same key
@@ -13,14 +13,25 @@ type step struct {
 type frontier struct {
 	less  func(a, b Ref) bool
 	steps []step
+	nodes []*branch // all that the search has come to
+}
+
+// toward is the step into a node.
+func (f *frontier) toward(key sepKey, b *branch) step {
+	f.nodes = append(f.nodes, b)
+	return step{key: key, node: uint32(len(f.nodes))}
 }
 
 func (f *frontier) before(a, b *step) bool {
-	if a.key != b.key {
-		return a.key < b.key
-	}
-	if a.branch != nil || b.branch != nil {
-		return b.branch == nil
+	return a.key < b.key || a.key == b.key && f.tied(a, b)
+}
+
+// tied is before for equal keys. It stands apart to let before be inlined.
+//
+//go:noinline
+func (f *frontier) tied(a, b *step) bool {
+	if a.node != 0 || b.node != 0 {
+		return b.node == 0
 	}
 	return f.less(a.ref, b.ref)
 }
@@ -46,7 +57,6 @@ func (f *frontier) pop() (step, bool) {
 	}
 	top, last := f.steps[0], len(f.steps)-1
 	s := f.steps[last]
-	f.steps[last] = step{} // or it would keep a former tree alive
 	f.steps = f.steps[:last]
 	if last > 0 {
 		f.sink(s)
@@ -88,11 +98,11 @@ func (f *frontier) sink(s step) {
 // maxFrontier is the most steps for which a frontier keeps room between searches.
 const maxFrontier = 1 << 16
 
-// drop forgets all steps.
+// drop forgets everything, so that no former tree is kept alive.
 func (f *frontier) drop() {
-	clear(f.steps)
-	f.steps = f.steps[:0]
-	if cap(f.steps) > maxFrontier {
-		f.steps = nil
+	clear(f.nodes)
+	f.nodes, f.steps = f.nodes[:0], f.steps[:0]
+	if cap(f.nodes) > maxFrontier || cap(f.steps) > maxFrontier {
+		f.nodes, f.steps = nil, nil
 	}
 }

@@ -17,6 +17,9 @@ func (b *branch) find(ref Ref) int {
 }
 
 // put is the subtree with one more point.
+//
+// A leaf's ball is computed anew with each change. An inner node's only grows, to at most what its H3 cell spans, and
+// goes with the node when that merges; computing it anew now and then was tried and saved a few percent at most.
 func (tx *Tx) put(t subtree, k key, at vec) subtree {
 	switch {
 	case t.inner == nil && len(t.spots) < leafMax:
@@ -37,7 +40,7 @@ func (tx *Tx) put(t subtree, k key, at vec) subtree {
 		n.insert(digit, tx.x.leafOf([]spot{{at, k.ref}}))
 	}
 	n.points++
-	return tx.refit(t.with(at), n)
+	return subtree{t.with(at), branch{inner: n}}
 }
 
 // split is the subtree of a full leaf and one more point.
@@ -97,31 +100,7 @@ func (tx *Tx) take(t subtree, k key) subtree {
 		tx.inners -= small.inners()
 		return tx.x.leafOf(small.gather(make([]spot, 0, n.points)))
 	}
-	return tx.refit(t.ball, n)
-}
-
-// refitExact is the most points whose ball is computed anew from the points themselves. That of a greater subtree comes
-// from the balls of its kids: looser, but a great ball's bound matters little.
-const refitExact = 4096
-
-// refit counts a change below the node and computes its ball anew once it has seen as many changes as it has points. In
-// between the ball only grows: by insertion, and never beyond what the cell's shape allows. So a point costs each level
-// about one step a change, and balls stay tight however long points move about.
-func (tx *Tx) refit(b ball, n *inner) subtree {
-	if n.stale++; n.stale > n.points {
-		n.stale = 0
-		var fresh ball
-		if t := (branch{inner: n}); n.points <= refitExact {
-			tx.x.spots = t.gather(tx.x.spots[:0])
-			fresh = tx.x.bent(ballOf(tx.x.spots))
-		} else {
-			fresh = ballAround(n.balls[:n.len()])
-		}
-		if fresh.r < b.r {
-			b = fresh
-		}
-	}
-	return subtree{b, branch{inner: n}}
+	return subtree{t.ball, branch{inner: n}}
 }
 
 // own is the node itself if this transaction made it, else a copy that it may change.

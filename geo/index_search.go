@@ -57,19 +57,17 @@ func (x *Index) Nearby(q Point, s Search, yield func(Hit) bool) {
 		l.reach = math.Sqrt(float64(l.limit)) + roundOff
 	}
 	f := x.queue.Get().(*frontier)
-	for e, more := (step{branch: &t.root.branch}), true; more; {
-		switch {
-		case e.branch == nil:
+	for e, more := f.toward(0, &t.root.branch), true; more; {
+		if e.node == 0 {
 			h := Hit{e.ref, e.key.distance(), Mark(math.Float64bits(float64(e.key)))}
-			if bounded && h.Distance > s.Within {
-				e, more = f.pop()
-			} else if more = yield(h); more {
-				e, more = f.pop()
+			if (!bounded || h.Distance <= s.Within) && !yield(h) {
+				break
 			}
-		case e.branch.inner != nil:
-			e, more = l.intoInner(f, e.branch.inner)
-		default:
-			l.intoLeaf(f, e.branch.spots, s.Passed)
+			e, more = f.pop()
+		} else if b := f.nodes[e.node-1]; b.inner != nil {
+			e, more = l.intoInner(f, b.inner)
+		} else {
+			l.intoLeaf(f, b.spots, s.Passed)
 			e, more = f.pop()
 		}
 	}
@@ -94,11 +92,12 @@ func (l *look) intoInner(f *frontier, n *inner) (step, bool) {
 		if c2 > outer*outer || l.from > 0 && l.farthest(b) < l.from {
 			continue
 		}
-		s := step{key: l.nearest(b, c2), branch: &n.kids[i]}
-		if s.key > l.limit {
+		k := l.nearest(b, c2)
+		if k > l.limit {
 			continue
 		}
-		if best.branch == nil {
+		s := f.toward(k, &n.kids[i])
+		if best.node == 0 {
 			best = s
 			continue
 		}
@@ -107,7 +106,7 @@ func (l *look) intoInner(f *frontier, n *inner) (step, bool) {
 		}
 		f.push(s)
 	}
-	if best.branch == nil {
+	if best.node == 0 {
 		return f.pop()
 	}
 	return f.exchange(best), true
@@ -116,7 +115,10 @@ func (l *look) intoInner(f *frontier, n *inner) (step, bool) {
 func (l *look) intoLeaf(f *frontier, spots []spot, passed func(Ref) bool) {
 	for i := range spots {
 		s := &spots[i]
-		k := keyBetween(l.q, s.at)
+		k := sepKey(l.q.chord2(s.at))
+		if k > 2 {
+			k = keyBetween(l.q, s.at)
+		}
 		if k > l.limit || k < l.from || k == l.from && passed != nil && passed(s.ref) {
 			continue
 		}

@@ -30,9 +30,9 @@ type BatcherConfig struct {
 // made durable, the writes that arrive meanwhile gather, and all go into the next one: a lone writer is never kept waiting
 // for company, and a thousand writers share the cost of one flush to disk.
 type Batcher struct {
-	cfg    BatcherConfig
-	store  Committer
-	queue  chan *pending
+	cfg   BatcherConfig
+	store Committer
+	queue chan *pending
 	// mu is held for reading while a write is put into queue, and for writing when the Batcher closes, so that nothing
 	// enters the queue once Run has begun to empty it for the last time.
 	mu      sync.RWMutex

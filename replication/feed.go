@@ -69,7 +69,8 @@ type Applied struct {
 	Token Token
 	// Text is Token.String(), made once.
 	Text string
-	// At is when the database was last seen to hold nothing newer. Memory is at most this old.
+	// At is a time as of which memory holds everything that had been committed, also by transactions that an older one,
+	// still open, kept out of the feed for a while. Memory is at most this old.
 	At time.Time
 }
 
@@ -127,8 +128,9 @@ func (f *Feed) Failure() string {
 	return ""
 }
 
-// Satisfies tells whether memory holds everything that the token stands for.
-func (a *Applied) Satisfies(t Token) bool { return !a.Token.Less(t) }
+// Satisfies tells whether memory holds everything that the token stands for. A later epoch alone does not: it may have
+// begun while an older transaction still held back changes of the former one.
+func (a *Applied) Satisfies(t Token) bool { return a.Token.Epoch >= t.Epoch && a.Token.XID >= t.XID }
 
 // Wait blocks until memory satisfies the token; the error is that of ctx.
 func (f *Feed) Wait(ctx context.Context, t Token) error {
@@ -165,7 +167,7 @@ func (f *Feed) Judge(ctx context.Context, t Token) error {
 	if err != nil {
 		return fmt.Errorf("read how far the database is: %w", err)
 	}
-	if (Token{Epoch: head.Epoch, XID: head.XMax - 1}).Less(t) {
+	if t.Epoch > head.Epoch || t.XID >= head.XMax {
 		return ErrTokenLost
 	}
 	return nil
@@ -192,11 +194,12 @@ func (f *Feed) Run(ctx context.Context) error {
 
 // follow builds a new view from a snapshot, installs it when it has caught up, and tails until something fails.
 func (f *Feed) follow(ctx context.Context, healthy func()) error {
-	view, cursor, target, err := f.snapshot(ctx)
+	view, cursor, next, err := f.snapshot(ctx)
 	if err != nil {
 		return fmt.Errorf("read the snapshot: %w", err)
 	}
 	installed := false
+	var asOf time.Time // of memory, once installed
 	wait := f.cfg.MinPoll
 	for retry := time.Duration(0); ; {
 		at := time.Now() // before the read: what is newer than this may be missing from it
@@ -231,15 +234,21 @@ func (f *Feed) follow(ctx context.Context, healthy func()) error {
 		if page.More {
 			continue
 		}
-		if next := (Cursor{XID: page.Head.Horizon}); cursor.XID < next.XID {
-			cursor = next
+		if cursor.XID < page.Head.Horizon {
+			cursor = Cursor{XID: page.Head.Horizon}
 		}
-		if page.Head.Horizon >= target {
+		if page.Head.Horizon >= next.xmax {
 			if !installed {
 				f.target.Install(view)
 				installed = true
 			}
-			f.advanceTo(Token{Epoch: page.Head.Epoch, XID: page.Head.Horizon - 1, LSN: page.Head.LSN}, at)
+			asOf, next = next.at, mark{xmax: page.Head.XMax, at: at}
+			if page.Head.Horizon >= next.xmax { // no transaction is open
+				asOf = at
+			}
+		}
+		if installed {
+			f.advanceTo(Token{Epoch: page.Head.Epoch, XID: page.Head.Horizon - 1, LSN: page.Head.LSN}, asOf)
 		}
 		if len(page.Changes) > 0 {
 			continue
@@ -256,21 +265,28 @@ func (f *Feed) follow(ctx context.Context, healthy func()) error {
 	}
 }
 
+// mark is a moment before the database's XMax was read: memory holds all that was committed by then once the horizon has
+// reached xmax.
+type mark struct {
+	xmax uint64
+	at   time.Time
+}
+
 // snapshot reads all rows and keys in chunks into a new view. The changes after the cursor that it returns, taken before
-// the first chunk, make the view whole once the horizon has reached target, taken after the last chunk.
-func (f *Feed) snapshot(ctx context.Context) (view View, cursor Cursor, target uint64, err error) {
+// the first chunk, make the view whole once the horizon has reached the mark, taken after the last chunk.
+func (f *Feed) snapshot(ctx context.Context) (view View, cursor Cursor, whole mark, err error) {
 	start := time.Now()
 	f.resyncs.Inc()
 	head, err := f.head(ctx)
 	if err != nil {
-		return nil, Cursor{}, 0, err
+		return nil, Cursor{}, mark{}, err
 	}
 	view = f.target.Begin()
 	rows := 0
 	for after := shortline.StoreID(""); ; {
 		chunk, err := f.chunk(ctx, after)
 		if err != nil {
-			return nil, Cursor{}, 0, err
+			return nil, Cursor{}, mark{}, err
 		}
 		view.Load(chunk)
 		rows += len(chunk)
@@ -281,17 +297,19 @@ func (f *Feed) snapshot(ctx context.Context) (view View, cursor Cursor, target u
 	}
 	keys, err := f.keys(ctx)
 	if err != nil {
-		return nil, Cursor{}, 0, err
+		return nil, Cursor{}, mark{}, err
 	}
 	view.LoadKeys(keys)
 	view.Built()
+	whole.at = time.Now()
 	end, err := f.head(ctx)
 	if err != nil {
-		return nil, Cursor{}, 0, err
+		return nil, Cursor{}, mark{}, err
 	}
 	f.cfg.Log.Info("snapshot loaded", "stores", rows, "keys", len(keys), "seconds", time.Since(start).Seconds())
 	// Changes of head.Horizon itself are yet to come, and their ids are greater than 0.
-	return view, Cursor{XID: head.Horizon}, end.XMax, nil
+	whole.xmax = end.XMax
+	return view, Cursor{XID: head.Horizon}, whole, nil
 }
 
 func (f *Feed) head(ctx context.Context) (Head, error) {

@@ -40,24 +40,24 @@ func TestParseTokenRefuses(t *testing.T) {
 	encode := func(b ...byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 	good := replication.Token{Epoch: 3, XID: 700, LSN: 1 << 40}.String()
 	for name, text := range map[string]string{
-		"nothing":                "",
-		"a number":               "17",
-		"no base64":              "?",
-		"the other alphabet":     "AQMD+/8",
-		"padding":                good + "==",
-		"a line break":           good[:4] + "\n" + good[4:],
-		"space around it":        " " + good,
-		"two of them":            good + "," + good,
-		"cut off":                good[:len(good)-2],
-		"more behind it":         encode(1, 3, 7, 9, 0),
-		"another version":        encode(2, 3, 7, 9),
-		"a version and no more":  encode(1),
-		"one field missing":      encode(1, 3, 7),
-		"an endless uvarint":     encode(1, 3, 0x80),
-		"a uvarint past 64 bits": encode(1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 1),
-		"stray bits at the end":  "AQMHCR", // AQMHCQ with a bit set that stands for nothing
+		"nothing":                       "",
+		"a number":                      "17",
+		"no base64":                     "?",
+		"the other alphabet":            "AQMD+/8",
+		"padding":                       good + "==",
+		"a line break":                  good[:4] + "\n" + good[4:],
+		"space around it":               " " + good,
+		"two of them":                   good + "," + good,
+		"cut off":                       good[:len(good)-2],
+		"more behind it":                encode(1, 3, 7, 9, 0),
+		"another version":               encode(2, 3, 7, 9),
+		"a version and no more":         encode(1),
+		"one field missing":             encode(1, 3, 7),
+		"an endless uvarint":            encode(1, 3, 0x80),
+		"a uvarint past 64 bits":        encode(1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 1),
+		"stray bits at the end":         "AQMHCR", // AQMHCQ with a bit set that stands for nothing
 		"a number with a needless byte": encode(1, 0x83, 0, 7, 9),
-		"very long":              strings.Repeat("A", 1<<20),
+		"very long":                     strings.Repeat("A", 1<<20),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := replication.ParseToken(text); !errors.Is(err, replication.ErrBadToken) || got != (replication.Token{}) {

@@ -1,0 +1,498 @@
+package replication_test
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/replication"
+)
+
+// database is a Source in memory that behaves like PostgreSQL where that is awkward: a transaction gets its XID when it
+// begins but locks, changes and shows its rows when it commits, so that commits come in another order than XIDs, and one
+// that stays open holds the horizon back.
+type database struct {
+	// careless switches the horizon off: the mutant that shows what it is for.
+	careless bool
+
+	mu sync.Mutex // guards the rest
+	// before, if set, is called at the start of each read with its name ("head", "snapshot", "keys", "changes"), without
+	// the lock; its error is the read's.
+	before   func(ctx context.Context, read string) error
+	epoch    uint64
+	next     uint64 // the XID that the next transaction gets
+	lsn      uint64
+	open     map[uint64]bool
+	stores   map[shortline.StoreID]*storeRow
+	keys     map[shortline.KeyID]shortline.Key
+	changes  []shortline.Change // in order of commit
+	pruned   replication.Cursor
+	reads    map[string]int
+	reverted int // operations that a transaction left out, see transaction.commit
+}
+
+// storeRow is a store with its queue; the tombstones of both keep their revs.
+type storeRow struct {
+	exists, queued bool
+	length         int
+	name           string
+	rev, queueRev  uint64
+	lastXID        uint64 // the greatest that changed it
+}
+
+func newDatabase() *database {
+	return &database{epoch: 1, next: 2, open: map[uint64]bool{}, stores: map[shortline.StoreID]*storeRow{},
+		keys: map[shortline.KeyID]shortline.Key{}, reads: map[string]int{}}
+}
+
+// transaction collects operations; nothing is seen of them before commit.
+type transaction struct {
+	db  *database
+	xid uint64
+	ops []func()
+}
+
+func (db *database) begin() *transaction {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	tx := &transaction{db: db, xid: db.next}
+	db.next++
+	db.open[tx.xid] = true
+	return tx
+}
+
+func (tx *transaction) put(id shortline.StoreID, name string) *transaction {
+	tx.ops = append(tx.ops, func() {
+		r := tx.row(id)
+		r.exists, r.name, r.rev = true, name, r.rev+1
+		tx.change(shortline.Change{Kind: shortline.StorePut, Rev: r.rev, Subject: string(id), Store: &shortline.Store{ID: id, Name: name}})
+	})
+	return tx
+}
+
+func (tx *transaction) queue(id shortline.StoreID, length int) *transaction {
+	tx.ops = append(tx.ops, func() {
+		r := tx.row(id)
+		if !r.exists {
+			return
+		}
+		r.queued, r.length, r.queueRev = true, length, r.queueRev+1
+		q := &shortline.Queue{Length: length, Rev: r.queueRev, UpdatedAt: time.Now()}
+		tx.change(shortline.Change{Kind: shortline.QueueSet, Rev: q.Rev, Subject: string(id), Queue: q})
+	})
+	return tx
+}
+
+// remove deletes a store. A transaction older than the row's last one leaves it out: see
+// TestFeedSnapshotBelowADelete for what would happen.
+func (tx *transaction) remove(id shortline.StoreID) *transaction {
+	tx.ops = append(tx.ops, func() {
+		r := tx.row(id)
+		if tx.xid < r.lastXID {
+			tx.db.reverted++
+			return
+		}
+		tx.delete(id)
+	})
+	return tx
+}
+
+func (tx *transaction) removeAnyway(id shortline.StoreID) *transaction {
+	tx.ops = append(tx.ops, func() { tx.delete(id) })
+	return tx
+}
+
+func (tx *transaction) delete(id shortline.StoreID) {
+	r := tx.row(id)
+	if !r.exists {
+		return
+	}
+	r.exists, r.rev = false, r.rev+1
+	c := shortline.Change{Kind: shortline.StoreDeleted, Rev: r.rev, Subject: string(id)}
+	if r.queued {
+		r.queued, r.queueRev = false, r.queueRev+1
+	}
+	if r.queueRev > 0 {
+		c.Queue = &shortline.Queue{Rev: r.queueRev}
+	}
+	tx.change(c)
+}
+
+func (tx *transaction) key(id shortline.KeyID, name string) *transaction {
+	tx.ops = append(tx.ops, func() {
+		k := shortline.Key{ID: id, Name: name, Rev: tx.db.keys[id].Rev + 1}
+		tx.db.keys[id] = k
+		tx.change(shortline.Change{Kind: shortline.KeyPut, Rev: k.Rev, Subject: string(id), Key: &k})
+	})
+	return tx
+}
+
+// beginEpoch is the first transaction of the next epoch.
+func (tx *transaction) beginEpoch() *transaction {
+	tx.ops = append(tx.ops, func() {
+		tx.db.epoch++
+		tx.change(shortline.Change{Kind: shortline.EpochBegun, Rev: tx.db.epoch})
+	})
+	return tx
+}
+
+// row returns the row of the store, locked as it were.
+func (tx *transaction) row(id shortline.StoreID) *storeRow {
+	r := tx.db.stores[id]
+	if r == nil {
+		r = &storeRow{}
+		tx.db.stores[id] = r
+	}
+	return r
+}
+
+func (tx *transaction) change(c shortline.Change) {
+	c.XID, c.ID, c.Epoch, c.At = tx.xid, uint64(len(tx.db.changes)+1), tx.db.epoch, time.Now()
+	tx.db.changes = append(tx.db.changes, c)
+	if r := tx.db.stores[shortline.StoreID(c.Subject)]; r != nil {
+		r.lastXID = max(r.lastXID, tx.xid)
+	}
+}
+
+// commit returns the token of the transaction.
+func (tx *transaction) commit() replication.Token {
+	tx.db.mu.Lock()
+	defer tx.db.mu.Unlock()
+	for _, op := range tx.ops {
+		op()
+	}
+	tx.db.lsn += 10
+	delete(tx.db.open, tx.xid)
+	return replication.Token{Epoch: tx.db.epoch, XID: tx.xid, LSN: tx.db.lsn}
+}
+
+func (tx *transaction) rollback() {
+	tx.db.mu.Lock()
+	defer tx.db.mu.Unlock()
+	delete(tx.db.open, tx.xid)
+}
+
+// prune drops every change below the horizon.
+func (db *database) prune() {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	horizon := db.head().Horizon
+	db.changes = slices.DeleteFunc(db.changes, func(c shortline.Change) bool {
+		gone := c.XID < horizon
+		if at := (replication.Cursor{XID: c.XID, ID: c.ID}); gone && before(db.pruned, at) {
+			db.pruned = at
+		}
+		return gone
+	})
+}
+
+func before(a, b replication.Cursor) bool { return a.XID < b.XID || a.XID == b.XID && a.ID < b.ID }
+
+// read counts a read and lets the test interfere with it.
+func (db *database) read(ctx context.Context, name string) error {
+	db.mu.Lock()
+	db.reads[name]++
+	before := db.before
+	db.mu.Unlock()
+	if before != nil {
+		return before(ctx, name)
+	}
+	return nil
+}
+
+func (db *database) setBefore(fn func(ctx context.Context, read string) error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.before = fn
+}
+
+// count tells how many reads of the name there have been.
+func (db *database) count(name string) int {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.reads[name]
+}
+
+func (db *database) head() replication.Head {
+	h := replication.Head{Epoch: db.epoch, Horizon: db.next, XMax: db.next, LSN: db.lsn}
+	for xid := range db.open {
+		if !db.careless {
+			h.Horizon = min(h.Horizon, xid)
+		}
+	}
+	return h
+}
+
+func (db *database) Head(ctx context.Context) (replication.Head, error) {
+	if err := db.read(ctx, "head"); err != nil {
+		return replication.Head{}, err
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.head(), nil
+}
+
+func (db *database) Snapshot(ctx context.Context, after shortline.StoreID, limit int) ([]replication.Row, error) {
+	if err := db.read(ctx, "snapshot"); err != nil {
+		return nil, err
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	var rows []replication.Row
+	for id, r := range db.stores {
+		if !r.exists || id <= after {
+			continue
+		}
+		row := replication.Row{Store: shortline.Store{ID: id, Name: r.name}, Rev: r.rev}
+		if r.queued {
+			row.Queue = &shortline.Queue{Length: r.length, Rev: r.queueRev}
+		}
+		rows = append(rows, row)
+	}
+	slices.SortFunc(rows, func(a, b replication.Row) int { return cmp.Compare(a.Store.ID, b.Store.ID) })
+	return rows[:min(limit, len(rows))], nil
+}
+
+func (db *database) Keys(ctx context.Context) ([]shortline.Key, error) {
+	if err := db.read(ctx, "keys"); err != nil {
+		return nil, err
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	var keys []shortline.Key
+	for _, k := range db.keys {
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+func (db *database) Changes(ctx context.Context, after replication.Cursor, limit int) (replication.Page, error) {
+	if err := db.read(ctx, "changes"); err != nil {
+		return replication.Page{}, err
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if before(after, db.pruned) {
+		return replication.Page{}, fmt.Errorf("changes after %+v: %w", after, replication.ErrPruned)
+	}
+	page := replication.Page{Head: db.head()}
+	for _, c := range db.changes {
+		if before(after, replication.Cursor{XID: c.XID, ID: c.ID}) && c.XID < page.Head.Horizon {
+			page.Changes = append(page.Changes, c)
+		}
+	}
+	slices.SortFunc(page.Changes, func(a, b shortline.Change) int {
+		return cmp.Or(cmp.Compare(a.XID, b.XID), cmp.Compare(a.ID, b.ID))
+	})
+	if len(page.Changes) > limit {
+		page.Changes, page.More = page.Changes[:limit], true
+	}
+	return page, nil
+}
+
+// memory is a View. A slot that says neither exists nor queued is a tombstone.
+type memory struct {
+	// careless switches the comparison of revs off: the mutant that shows what they are for.
+	careless bool
+
+	mu     sync.Mutex // guards the rest
+	stores map[shortline.StoreID]storeRow
+	keys   map[shortline.KeyID]shortline.Key
+	built  bool
+}
+
+func (m *memory) Load(rows []replication.Row) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.built {
+		panic("Load after Built")
+	}
+	for _, row := range rows {
+		s := storeRow{exists: true, name: row.Store.Name, rev: row.Rev}
+		if row.Queue != nil {
+			s.queued, s.length, s.queueRev = true, row.Queue.Length, row.Queue.Rev
+		}
+		m.stores[row.Store.ID] = s
+	}
+}
+
+func (m *memory) LoadKeys(keys []shortline.Key) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, k := range keys {
+		m.keys[k.ID] = k
+	}
+}
+
+func (m *memory) Built() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.built = true
+}
+
+func (m *memory) Apply(changes []shortline.Change) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.built {
+		panic("Apply before Built")
+	}
+	for _, c := range changes {
+		s := m.stores[shortline.StoreID(c.Subject)]
+		switch c.Kind {
+		case shortline.StorePut:
+			if c.Rev > s.rev || m.careless {
+				s.exists, s.name, s.rev = true, c.Store.Name, c.Rev
+			}
+		case shortline.QueueSet:
+			if c.Rev > s.queueRev || m.careless {
+				s.queued, s.length, s.queueRev = true, c.Queue.Length, c.Rev
+			}
+		case shortline.StoreDeleted:
+			if c.Rev > s.rev || m.careless {
+				s.exists, s.name, s.rev = false, "", c.Rev
+			}
+			if q := c.Queue; q != nil && (q.Rev > s.queueRev || m.careless) {
+				s.queued, s.length, s.queueRev = false, 0, q.Rev
+			}
+		case shortline.KeyPut:
+			if c.Rev > m.keys[shortline.KeyID(c.Subject)].Rev || m.careless {
+				m.keys[c.Key.ID] = *c.Key
+			}
+			continue
+		default:
+			continue
+		}
+		m.stores[shortline.StoreID(c.Subject)] = s
+	}
+}
+
+// store returns what readers see of a store: name and length, or "" and -1 for what is not there.
+func (m *memory) store(id shortline.StoreID) (name string, length int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.stores[id]
+	if !s.exists {
+		return "", -1
+	}
+	if !s.queued {
+		return s.name, -1
+	}
+	return s.name, s.length
+}
+
+// differences compares what readers would see with what is in the database.
+func (db *database) differences(m *memory) []string {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	var all []string
+	for id, r := range db.stores {
+		name, length := m.store(id)
+		wantName, wantLength := "", -1
+		if r.exists {
+			wantName = r.name
+			if r.queued {
+				wantLength = r.length
+			}
+		}
+		if name != wantName || length != wantLength {
+			all = append(all, fmt.Sprintf("store %s is %q with %d waiting, want %q with %d", id, name, length, wantName, wantLength))
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id := range m.stores {
+		if db.stores[id] == nil {
+			all = append(all, fmt.Sprintf("store %s never was", id))
+		}
+	}
+	for id, k := range db.keys {
+		if m.keys[id].Name != k.Name {
+			all = append(all, fmt.Sprintf("key %s is %q, want %q", id, m.keys[id].Name, k.Name))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// missing tells which of the changes that keep picks are not in memory, neither they nor anything newer. What a snapshot
+// left out because it had been deleted by then is not missing.
+func (db *database) missing(m *memory, keep func(shortline.Change) bool) []shortline.Change {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	type revs struct{ store, queue uint64 }
+	deleted := map[string]revs{}
+	for _, c := range db.changes {
+		if c.Kind == shortline.StoreDeleted {
+			d := deleted[c.Subject]
+			d.store = max(d.store, c.Rev)
+			if c.Queue != nil {
+				d.queue = max(d.queue, c.Queue.Rev)
+			}
+			deleted[c.Subject] = d
+		}
+	}
+	var all []shortline.Change
+	for _, c := range db.changes {
+		s, gone := m.stores[shortline.StoreID(c.Subject)], deleted[c.Subject]
+		there := true
+		switch c.Kind {
+		case shortline.StorePut:
+			there = s.rev >= c.Rev || !s.exists && gone.store > c.Rev
+		case shortline.StoreDeleted:
+			there = s.rev >= c.Rev || !s.exists
+		case shortline.QueueSet:
+			there = s.queueRev >= c.Rev || !s.queued && gone.queue > c.Rev
+		case shortline.KeyPut:
+			there = m.keys[shortline.KeyID(c.Subject)].Rev >= c.Rev
+		}
+		if !there && keep(c) {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// node is a Target.
+type node struct {
+	careless bool
+
+	mu       sync.Mutex // guards the rest
+	begun    int
+	installs int
+	current  *memory // nil before the first Install
+}
+
+func (n *node) Begin() replication.View {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.begun++
+	return &memory{careless: n.careless, stores: map[shortline.StoreID]storeRow{}, keys: map[shortline.KeyID]shortline.Key{}}
+}
+
+func (n *node) Install(v replication.View) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.installs++
+	n.current = v.(*memory)
+	if !n.current.built {
+		panic("Install of a view that is not built")
+	}
+}
+
+func (n *node) counts() (begun, installs int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.begun, n.installs
+}
+
+func (n *node) inService() *memory {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.current
+}
