@@ -220,16 +220,48 @@ func (b *Batcher) commit(ctx context.Context, batch []*pending) {
 		return
 	}
 	b.cfg.Log.Error("commit of a batch", "writes", len(writes), "items", items, "err", err)
-	if len(taken) == 1 || errors.Is(err, ErrOutcomeUnknown) {
-		for _, p := range taken {
-			p.done <- outcome{err: err}
-		}
+	if len(taken) > 1 && retryAlone(err) {
+		b.commitEach(context.WithoutCancel(ctx), taken, err)
 		return
 	}
-	// Nothing was written. One write that the database cannot take must not fail its neighbours: each on its own.
 	for _, p := range taken {
-		p.state.Store(stateWaiting)
-		b.waiting.Add(int64(len(p.write.Items)))
-		b.commit(context.WithoutCancel(ctx), []*pending{p})
+		p.done <- outcome{err: err}
 	}
+}
+
+// maxFailedAlone is how many writes in a row may fail alone until it is plain that the fault is not theirs.
+const maxFailedAlone = 8
+
+// commitEach commits every write of a batch that failed on its own: nothing of it was written, and one write that the
+// database cannot take must not fail its neighbours. cause is the error of the batch.
+func (b *Batcher) commitEach(ctx context.Context, batch []*pending, cause error) {
+	failed := 0
+	for _, p := range batch {
+		if failed >= maxFailedAlone {
+			p.done <- outcome{err: cause}
+			continue
+		}
+		single, cancel := context.WithTimeout(ctx, b.cfg.CommitTimeout)
+		results, token, err := b.store.Commit(single, []Write{p.write})
+		cancel()
+		if err != nil {
+			if failed++; !retryAlone(err) {
+				failed = maxFailedAlone
+			}
+			b.cfg.Log.Error("commit of a single write", "items", len(p.write.Items), "err", err)
+			p.done <- outcome{err: err}
+			continue
+		}
+		failed = 0
+		if b.cfg.Committed != nil {
+			b.cfg.Committed(token)
+		}
+		p.done <- outcome{result: results[0], token: token}
+	}
+}
+
+// retryAlone tells whether an error may be the fault of a single write: an unknown outcome must not be tried again, and
+// a store that hangs or closes would do so once more for every write.
+func retryAlone(err error) bool {
+	return !errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, ErrClosed) && !errors.Is(err, context.DeadlineExceeded)
 }

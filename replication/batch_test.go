@@ -454,6 +454,38 @@ func TestBatcherIsolatesAPoisonWrite(t *testing.T) {
 	})
 }
 
+// A store that takes nothing at all, because its disk is full, is not asked once more for every writer; nor is one that
+// hangs.
+func TestBatcherGivesUpOnAStoreThatTakesNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		store *ledger
+		want  int // calls after the first commit
+	}{
+		"every write fails alone": {&ledger{gate: make(chan struct{})}, 1 + 8},
+		"the store hangs":         {&ledger{gate: make(chan struct{}), hang: true}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := startBatcher(t, c.store, replication.BatcherConfig{CommitTimeout: time.Second})
+				first := b.submit(t.Context(), write("poison-first"))
+				var answers []<-chan answer
+				for i := range 50 {
+					answers = append(answers, b.submit(t.Context(), write(fmt.Sprintf("poison-%d", i))))
+				}
+				close(c.store.gate)
+				for _, a := range append(answers, first) {
+					if got := <-a; got.err == nil || errors.Is(got.err, replication.ErrOutcomeUnknown) {
+						t.Errorf("a writer got %+v", got)
+					}
+				}
+				if got := len(c.store.tried()) - 1; got != c.want {
+					t.Errorf("the store was asked %d times, want %d", got, c.want)
+				}
+			})
+		})
+	}
+}
+
 // While a failed batch is tried again one by one, whoever gives up is told the truth as well.
 func TestBatcherWriterLeavesDuringTheRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
