@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,6 +37,7 @@ type httpResult struct {
 	cpuRatio       float64 // median over the rounds of nearby / canned
 	worst, least   float64
 	rateRatio      float64
+	misses         int // of the details cache during the rounds
 }
 
 // side has medians over the rounds.
@@ -79,7 +81,7 @@ func (b *bench) measureHTTP(ctx context.Context) (err error) {
 		return err
 	}
 	for i, v := range variants {
-		t := &trial{bench: b, generator: g, nearby: nearby, addr: words[0], query: v.query,
+		t := &trial{bench: b, generator: g, nearby: nearby, addr: words[0], admin: words[1], query: v.query,
 			urls: filepath.Join(dir, fmt.Sprintf("urls-%d", i)), body: filepath.Join(dir, fmt.Sprintf("body-%d", i))}
 		if i != 2 { // what is open now is not for the index to tell
 			t.index = index
@@ -100,6 +102,7 @@ type trial struct {
 	generator  *generator
 	nearby     *process
 	addr       string
+	admin      string // address of its admin port
 	query      string
 	urls, body string     // files
 	index      *geo.Index // nil: the stores of the answers are not checked
@@ -119,6 +122,7 @@ func (t *trial) run(ctx context.Context) (httpResult, error) {
 	}
 	defer canned.stop()
 	var n, c []side
+	missesBefore := 0
 	for round := -1; round < b.rounds; round++ {
 		turn := b.turn
 		if round < 0 { // warm
@@ -133,11 +137,19 @@ func (t *trial) run(ctx context.Context) (httpResult, error) {
 			return r, err
 		}
 		if round < 0 {
+			if missesBefore, err = t.misses(ctx); err != nil {
+				return r, err
+			}
 			continue
 		}
 		b.say("HTTP: %s: nearby %v CPU, %.0f/s; canned %v CPU, %.0f/s; ratio %.2f", t.query, one.cpu, one.rate, other.cpu, other.rate, ratio(one.cpu, other.cpu))
 		n, c = append(n, one), append(c, other)
 	}
+	missesAfter, err := t.misses(ctx)
+	if err != nil {
+		return r, err
+	}
+	r.misses = missesAfter - missesBefore
 	r.nearby, r.canned = medians(n), medians(c)
 	var cpu, rate []float64
 	for i := range n {
@@ -176,6 +188,21 @@ func (t *trial) prepare(ctx context.Context) ([]byte, error) {
 	slices.SortFunc(bodies, func(a, b []byte) int { return cmp.Compare(len(a), len(b)) })
 	body := bodies[len(bodies)/2]
 	return body, errors.Join(os.WriteFile(t.urls, []byte(text.String()), 0o600), os.WriteFile(t.body, body, 0o600))
+}
+
+// misses is how often the node has not found a store in its details cache.
+func (t *trial) misses(ctx context.Context) (int, error) {
+	text, err := get(ctx, "http://"+t.admin+"/metrics")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "shortline_details_cache_misses_total "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			return int(n), err
+		}
+	}
+	return 0, errors.New("the node does not tell how often its details cache missed")
 }
 
 // check compares an answer with the index, which the run has compared with brute force.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -45,6 +46,14 @@ func (b *bench) writeRun(w io.Writer) {
 	p.line("Command: `%s` (%s stores, took %s).", b.command, thousands(b.stores), time.Since(b.began).Round(time.Second))
 	p.line("")
 	p.line("Machine: %s.", strings.Join(b.machine.lines, "; "))
+	p.line("")
+	switch share := b.machine.disturbed(); {
+	case math.IsNaN(share):
+	case share > 0.05:
+		p.line("**The machine was busy: others used %.0f %% of its CPU time during the run. Do not keep these figures; run again when it is quiet.**", 100*share)
+	default:
+		p.line("Others used %.1f %% of its CPU time during the run.", 100*share)
+	}
 	p.line("")
 }
 
@@ -138,10 +147,10 @@ func (m *mistakes) remark() string {
 		s += fmt.Sprintf(", a rank off by up to %s", length(m.worstRank))
 	}
 	if m.missing > 0 {
-		s += fmt.Sprintf("; %s stores missing", thousands(m.missing))
+		s += "; missing: " + plural(m.missing, "store")
 	}
 	if m.extra > 0 {
-		s += fmt.Sprintf("; %s stores from beyond the bound", thousands(m.extra))
+		s += "; from beyond the bound: " + plural(m.extra, "store")
 	}
 	return s + fmt.Sprintf("; distances off by up to %s", length(m.worst))
 }
@@ -198,9 +207,15 @@ func (b *bench) writeHTTP(w io.Writer) {
 			millis(r.nearby.p50)+" / "+millis(r.nearby.p99), millis(r.canned.p50)+" / "+millis(r.canned.p99))
 	}
 	p.line("")
-	p.line("Median answers; the canned server sends one of just that size. Stores of 2,000 answers of each of the first two kinds were compared with the index: all right.")
+	misses := 0
+	for _, r := range b.http.rows {
+		misses += r.misses
+	}
+	p.line("Misses of the details cache during the rounds: %s. Median answers; the canned server sends one of just that size. The stores of up to 2,000 answers of each of the first two kinds were compared with the index, and a difference would have ended the run.", thousands(misses))
 	p.line("")
-	p.line("Target: nearest 5 costs at most 1.8 times the CPU of the canned answer: %s.", met(b.http.rows[0].cpuRatio <= 1.8))
+	if b.stores >= 1_000_000 {
+		p.line("Target: nearest 5 costs at most 1.8 times the CPU of the canned answer: %s.", met(b.http.rows[0].cpuRatio <= 1.8))
+	}
 	p.line("")
 }
 
@@ -231,7 +246,7 @@ func micros(d time.Duration) string {
 	case us < 100:
 		return fmt.Sprintf("%.1f µs", us)
 	case us < 10_000:
-		return fmt.Sprintf("%.0f µs", us)
+		return thousands(int(math.Round(us))) + " µs"
 	}
 	return fmt.Sprintf("%.1f ms", us/1000)
 }
@@ -242,7 +257,7 @@ func plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
-	return strconv.Itoa(n) + " " + what + "s"
+	return thousands(n) + " " + what + "s"
 }
 
 // thousands has a comma for every three digits.

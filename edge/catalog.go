@@ -35,8 +35,9 @@ type state struct {
 	shards [64]shard
 	keys   atomic.Pointer[map[shortline.KeyID]*shortline.Key]
 
-	stores atomic.Int64 // that exist
-	queues atomic.Int64 // of those, that have reported
+	detailBytes atomic.Int64 // of the details in records
+	stores      atomic.Int64 // that exist
+	queues      atomic.Int64 // of those, that have reported
 
 	// The rest belongs to the writer.
 	used      int // slots given out
@@ -53,14 +54,17 @@ type slot struct {
 	record   atomic.Pointer[record]
 	queue    atomic.Uint64 // a packedQueue
 	queueRev uint64        // the writer's
+	asked    atomic.Uint32 // 1 if the details were asked for since the details cache last looked
 }
 
-// record is immutable; a change of the store replaces it.
+// record is immutable; a change of the store replaces it, and so do its details coming and going. The writer stores what
+// it makes, the details cache swaps only what it has seen, so neither undoes the other.
 type record struct {
 	id       shortline.StoreID
 	lat, lng float64
 	rev      uint64
 	attrs    *attrs // nil: no such store (a tombstone, or not heard of yet)
+	details  string // see encodeDetails; empty: not in memory
 }
 
 // attrs is what filters and waits need to know of a store; stores that are alike share one.
@@ -248,7 +252,7 @@ func (s *state) place(tx *geo.Tx, c *shortline.Change) error {
 			return nil
 		}
 		tx.Delete(ref)
-		sl.record.Store(&record{id: old.id, rev: c.Rev})
+		s.setRecord(sl, &record{id: old.id, rev: c.Rev})
 		if old.attrs != nil {
 			s.stores.Add(-1)
 			if sl.queue.Load() != 0 { // that of the store that comes after
@@ -293,8 +297,13 @@ func (s *state) putRecord(sl *slot, store *shortline.Store, rev uint64) bool {
 			s.queues.Add(1)
 		}
 	}
-	sl.record.Store(&record{id: old.id, lat: store.Lat, lng: store.Lng, rev: rev, attrs: s.internAttrs(store)})
+	s.setRecord(sl, &record{id: old.id, lat: store.Lat, lng: store.Lng, rev: rev, attrs: s.internAttrs(store)})
 	return true
+}
+
+// setRecord replaces a record by one without details.
+func (s *state) setRecord(sl *slot, rec *record) {
+	s.detailBytes.Add(-detailsCost(sl.record.Swap(rec).details))
 }
 
 func (s *state) setQueue(sl *slot, q *shortline.Queue) {

@@ -22,6 +22,7 @@ import (
 // apiDocument is the service's OpenAPI document as a third party reads it.
 type apiDocument struct {
 	model *v3.Document
+	mu    sync.Mutex // held while check works, which is for one goroutine at a time
 	check validator.Validator
 	valid func() (bool, []*invalid.ValidationError) // whether it is valid OpenAPI
 }
@@ -133,6 +134,8 @@ func (d *apiDocument) faults(req *http.Request, sent []byte, res *http.Response,
 	if op == nil || req.Method == http.MethodHead {
 		return nil
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	var all []string
 	shadow := func(body []byte) *http.Request {
 		r := req.Clone(context.WithoutCancel(req.Context()))

@@ -99,7 +99,7 @@ func (s *Server) importStores(c echo.Context) error {
 	answer := ImportAnswer{Errors: []ImportError{}}
 	reader, err := storefile.NewReader(patientBody{r.Body, extend}, storefile.Options{Format: format})
 	if err != nil {
-		return importProblem(err, &answer)
+		return importProblem(unreadable(err), &answer)
 	}
 	var last replication.Token
 	items := make([]replication.Item, 0, importChunk)
@@ -138,7 +138,7 @@ func (s *Server) importStores(c echo.Context) error {
 			}
 			return s.answer(c, http.StatusOK, text, &answer)
 		default:
-			return importProblem(err, &answer)
+			return importProblem(unreadable(err), &answer)
 		}
 	}
 }
@@ -180,12 +180,17 @@ func (s *Server) importChunk(ctx context.Context, items []replication.Item, answ
 	}
 }
 
+// unreadable is the problem of a file that cannot be read any further.
+func unreadable(err error) error {
+	if e := asAPIError(err); e.kind.status != http.StatusInternalServerError {
+		return e
+	}
+	return &apiError{kind: kindMalformed, detail: err.Error(), cause: err}
+}
+
 // importProblem says how far an import came before it failed; what was imported stays, and sending all again is safe.
 func importProblem(err error, soFar *ImportAnswer) error {
 	e := asAPIError(err)
-	if e.kind.status == http.StatusInternalServerError {
-		e = &apiError{kind: kindMalformed, detail: err.Error(), cause: err}
-	}
 	done := soFar.Imported + soFar.Unchanged
 	if done == 0 {
 		return e

@@ -2,8 +2,6 @@ package edge
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"math"
 	"net/http"
 	"slices"
@@ -15,11 +13,12 @@ import (
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/geo"
-	"github.com/shortline/shortline/replication"
 )
 
 // found is one store of a nearby answer.
 type found struct {
+	ref      geo.Ref
+	slot     *slot
 	record   *record
 	queue    packedQueue
 	distance geo.Metres
@@ -30,7 +29,6 @@ type found struct {
 type scratch struct {
 	found   []found
 	body    []byte
-	details []byte
 	missing []shortline.StoreID
 }
 
@@ -60,11 +58,10 @@ func (s *Server) nearby(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	s.writeNearby(sc, &q, pos, now, more)
-	if len(sc.missing) > 0 {
-		s.loadMissing(r.Context(), sc.missing)
-		s.writeNearby(sc, &q, pos, now, more)
+	if q.fields&(fieldName|fieldAddress) != 0 {
+		s.fetchDetails(r.Context(), sc)
 	}
+	s.writeNearby(sc, &q, pos, now, more)
 
 	w := c.Response()
 	h := w.Header()
@@ -82,21 +79,49 @@ func (s *Server) nearby(c echo.Context) error {
 
 // search fills sc.found with up to q.limit stores in order, and tells whether there are more.
 func (s *Server) search(ctx context.Context, st *state, q *nearbyQuery, now time.Time, sc *scratch) (more bool, err error) {
-	sc.found = sc.found[:0]
 	bounds := geo.Search{Within: q.radius}
 	if q.after {
 		bounds.From = q.cursor.mark
 		bounds.Passed = func(ref geo.Ref) bool { return st.record(ref).id <= q.cursor.id }
 	}
+	if q.openNow || q.maxWait >= 0 || len(q.tags) > 0 || q.brand != "" {
+		return s.searchFiltered(ctx, st, q, bounds, now, sc)
+	}
+	sc.found = sc.found[:0]
+	st.index.Nearby(q.at, bounds, func(hit geo.Hit) bool {
+		if len(sc.found) == q.limit {
+			more = true
+			return false
+		}
+		sc.found = append(sc.found, found{ref: hit.Ref, distance: hit.Distance, mark: hit.Mark})
+		return true
+	})
+	// The stores lie anywhere in memory. Asking for them one right after the other, and not in the midst of the search, lets
+	// the processor fetch them at the same time.
+	for i := range sc.found {
+		f := &sc.found[i]
+		f.slot = st.slot(f.ref)
+		f.record, f.queue = f.slot.record.Load(), packedQueue(f.slot.queue.Load())
+	}
+	for i := range sc.found {
+		if sc.found[i].record.attrs == nil { // deleted since the search began: find another one in its place
+			return s.searchFiltered(ctx, st, q, bounds, now, sc)
+		}
+	}
+	return more, nil
+}
+
+// searchFiltered is search for stores that pass the filters, which it may have to look for all over the Earth.
+func (s *Server) searchFiltered(ctx context.Context, st *state, q *nearbyQuery, bounds geo.Search, now time.Time, sc *scratch) (more bool, err error) {
+	sc.found = sc.found[:0]
+	deadline := now.Add(s.cfg.ReadLimit)
+	seen := 0
 	var release func()
 	defer func() {
 		if release != nil {
 			release()
 		}
 	}()
-	filtered := q.openNow || q.maxWait >= 0 || len(q.tags) > 0 || q.brand != ""
-	deadline := now.Add(s.cfg.ReadLimit)
-	seen := 0
 	st.index.Nearby(q.at, bounds, func(hit geo.Hit) bool {
 		if seen++; seen%longSearch == 0 {
 			if err = ctx.Err(); err == nil && s.now().After(deadline) {
@@ -111,14 +136,14 @@ func (s *Server) search(ctx context.Context, st *state, q *nearbyQuery, now time
 		}
 		sl := st.slot(hit.Ref)
 		rec, queue := sl.record.Load(), packedQueue(sl.queue.Load())
-		if rec.attrs == nil || filtered && !q.matches(rec, queue, now) { // nil: deleted since the search began
+		if rec.attrs == nil || !q.matches(rec, queue, now) { // nil: deleted since the search began
 			return true
 		}
 		if len(sc.found) == q.limit {
 			more = true
 			return false
 		}
-		sc.found = append(sc.found, found{rec, queue, hit.Distance, hit.Mark})
+		sc.found = append(sc.found, found{hit.Ref, sl, rec, queue, hit.Distance, hit.Mark})
 		return true
 	})
 	return more, err
@@ -162,24 +187,43 @@ func (q *nearbyQuery) matches(rec *record, queue packedQueue, now time.Time) boo
 	return !q.openNow || a.schedule != nil && a.schedule.open(now)
 }
 
-// loadMissing brings the details of stores into the cache. If the database cannot be read, the answer goes out without
-// them: where the stores are and how long their queues is known from memory.
-func (s *Server) loadMissing(ctx context.Context, ids []shortline.StoreID) {
-	if err := s.details.Load(ctx, slices.Clone(ids)); err != nil && ctx.Err() == nil {
-		s.metrics.degraded.Inc()
-		s.log.Warn("nearby answered without names and addresses", "stores", len(ids), "err", err)
+// fetchDetails brings the details of the winners into their records where they are not in memory. If the database cannot be
+// read, the answer goes out without them: where the stores are and how long their queues is known.
+func (s *Server) fetchDetails(ctx context.Context, sc *scratch) {
+	sc.missing = sc.missing[:0]
+	for i := range sc.found {
+		f := &sc.found[i]
+		if f.record.details == "" {
+			sc.missing = append(sc.missing, f.record.id)
+		}
+		if f.slot.asked.Load() == 0 { // writing every time would take the line from the other processors
+			f.slot.asked.Store(1)
+		}
+	}
+	s.details.hits.Add(float64(len(sc.found) - len(sc.missing)))
+	if len(sc.missing) == 0 {
+		return
+	}
+	s.details.misses.Add(float64(len(sc.missing)))
+	if err := s.details.load(ctx, slices.Clone(sc.missing)); err != nil && ctx.Err() == nil {
+		s.details.degraded.Inc()
+		s.log.Warn("nearby answered without names and addresses", "stores", len(sc.missing), "err", err)
+	}
+	for i := range sc.found {
+		if rec := sc.found[i].slot.record.Load(); rec.details != "" {
+			sc.found[i].record = rec
+		}
 	}
 }
 
-// writeNearby writes the answer to sc.body, and to sc.missing the stores whose details were not in the cache.
+// writeNearby writes the answer to sc.body.
 func (s *Server) writeNearby(sc *scratch, q *nearbyQuery, pos position, now time.Time, more bool) {
-	sc.missing = sc.missing[:0]
 	b := append(sc.body[:0], `{"stores":[`...)
 	for i := range sc.found {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = s.appendFound(b, sc, &sc.found[i], q.fields, now)
+		b = s.appendFound(b, &sc.found[i], q.fields, now)
 	}
 	b = append(b, `],"region":"`...)
 	b = append(b, s.cfg.Region...)
@@ -199,60 +243,55 @@ func (s *Server) writeNearby(sc *scratch, q *nearbyQuery, pos position, now time
 	sc.body = append(b, "}\n"...)
 }
 
-func (s *Server) appendFound(b []byte, sc *scratch, f *found, fields fieldMask, now time.Time) []byte {
-	rec := f.record
-	var d detailsView
-	if fields&(fieldName|fieldAddress) != 0 {
-		var ok bool
-		if sc.details, ok = s.details.Get(sc.details[:0], rec.id, rec.rev); !ok {
-			sc.missing = append(sc.missing, rec.id)
-		}
-		d = viewDetails(sc.details)
+func (s *Server) appendFound(b []byte, f *found, fields fieldMask, now time.Time) []byte {
+	if fields != allFields || f.record.details == "" {
+		return appendFields(b, f, fields, now)
 	}
-	start := len(b)
+	d := f.record.details
+	end := int(d[6]) | int(d[7])<<8 // of the first part; see encodeDetails
+	b = append(b, d[detailsHead:end]...)
+	b = appendMilli(b, float64(f.distance))
+	b = append(b, d[end:]...)
+	b = appendOpen(b, f.record.attrs.schedule, now)
+	b = append(b, `,"queue":`...)
+	b = appendQueue(b, f.queue, f.record.attrs.serviceS, now)
+	return append(b, '}')
+}
+
+// appendFields is appendFound for some of the fields, or for a store whose details are not in memory.
+func appendFields(b []byte, f *found, fields fieldMask, now time.Time) []byte {
+	rec, start := f.record, len(b)
+	name, lat, lng, address := detailsOf(rec)
 	// Each member writes its comma first; the first one becomes the brace.
-	if fields&fieldID != 0 {
-		b = append(b, `,"id":"`...)
-		b = append(b, rec.id...) // of letters that need no escape
-		b = append(b, '"')
-	}
-	if fields&fieldName != 0 {
-		b = append(b, `,"name":`...)
-		b = append(b, d.name...)
-	}
-	if fields&fieldLat != 0 {
-		b = append(b, `,"lat":`...)
-		b = appendDegrees(b, d.lat, rec.lat)
-	}
-	if fields&fieldLng != 0 {
-		b = append(b, `,"lng":`...)
-		b = appendDegrees(b, d.lng, rec.lng)
-	}
-	if fields&fieldDistance != 0 {
-		b = append(b, `,"distance_m":`...)
-		b = appendMilli(b, float64(f.distance))
-	}
-	if fields&fieldAddress != 0 {
-		b = append(b, `,"address":`...)
-		b = append(b, d.address...)
-	}
-	if fields&fieldOpen != 0 {
-		b = append(b, `,"open":`...)
-		if sch := rec.attrs.schedule; sch == nil {
-			b = append(b, "null"...)
-		} else {
-			b = strconv.AppendBool(b, sch.open(now))
+	member := func(field fieldMask, key, value string) {
+		if fields&field != 0 {
+			b = append(append(b, key...), value...)
 		}
+	}
+	member(fieldID, `,"id":"`, string(rec.id)+`"`) // of letters that need no escape
+	member(fieldName, `,"name":`, name)
+	member(fieldLat, textLat, lat)
+	member(fieldLng, textLng, lng)
+	if fields&fieldDistance != 0 {
+		b = appendMilli(append(b, textMiddle...), float64(f.distance))
+	}
+	member(fieldAddress, textAddress, address)
+	if fields&fieldOpen != 0 {
+		b = appendOpen(append(b, textOpen...), rec.attrs.schedule, now)
 	}
 	if fields&fieldQueue != 0 {
-		b = append(b, `,"queue":`...)
-		b = appendQueue(b, f.queue, rec.attrs.serviceS, now)
+		b = appendQueue(append(b, `,"queue":`...), f.queue, rec.attrs.serviceS, now)
 	}
-	if len(b) == start {
-		return append(b, "{}"...)
-	}
-	b[start] = '{'
+	b[start] = '{' // parseFields lets no empty mask pass
 	return append(b, '}')
+}
+
+// appendOpen writes whether a store is open, null where it is not known.
+func appendOpen(b []byte, s *schedule, now time.Time) []byte {
+	if s == nil {
+		return append(b, "null"...)
+	}
+	return strconv.AppendBool(b, s.open(now))
 }
 
 // appendQueue writes a live queue as nearby has it; null for a store that never reported.
@@ -291,59 +330,4 @@ func appendMilli(b []byte, v float64) []byte {
 		b = b[:len(b)-1]
 	}
 	return b
-}
-
-func appendDegrees(b, cached []byte, v float64) []byte {
-	if len(cached) > 0 {
-		return append(b, cached...)
-	}
-	return appendJSON(b, v)
-}
-
-// encodeDetails is the form of a store in the details cache: four JSON values (name, lat, lng, address) ready to be copied
-// into answers, after the lengths of the first three in two bytes each.
-func encodeDetails(dst []byte, row *replication.Row) []byte {
-	start := len(dst)
-	dst = append(dst, 0, 0, 0, 0, 0, 0)
-	part := func(i, from int) { binary.LittleEndian.PutUint16(dst[start+2*i:], uint16(len(dst)-from)) }
-	from := len(dst)
-	dst = appendJSON(dst, row.Store.Name)
-	part(0, from)
-	from = len(dst)
-	dst = appendJSON(dst, row.Store.Lat)
-	part(1, from)
-	from = len(dst)
-	dst = appendJSON(dst, row.Store.Lng)
-	part(2, from)
-	if row.Store.Address == nil {
-		return append(dst, "{}"...)
-	}
-	return appendJSON(dst, row.Store.Address)
-}
-
-func appendJSON(dst []byte, v any) []byte {
-	text, err := json.Marshal(v)
-	if err != nil { // strings and structs of strings only
-		return append(dst, "null"...)
-	}
-	return append(dst, text...)
-}
-
-// detailsView points into an encoded form.
-type detailsView struct{ name, lat, lng, address []byte }
-
-var null = []byte("null")
-
-// viewDetails takes an encoded form apart; of one that is missing or damaged it makes nulls.
-func viewDetails(b []byte) detailsView {
-	none := detailsView{name: null, address: null}
-	if len(b) < 6 {
-		return none
-	}
-	n0, n1, n2 := int(binary.LittleEndian.Uint16(b)), int(binary.LittleEndian.Uint16(b[2:])), int(binary.LittleEndian.Uint16(b[4:]))
-	b = b[6:]
-	if n0+n1+n2 > len(b) {
-		return none
-	}
-	return detailsView{name: b[:n0], lat: b[n0 : n0+n1], lng: b[n0+n1 : n0+n1+n2], address: b[n0+n1+n2:]}
 }

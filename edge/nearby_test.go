@@ -149,6 +149,18 @@ func TestNearbyOrder(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the last millimetre", func(t *testing.T) {
+		for i, s := range around(stores, 51.5, 0, 50_000)[:100] {
+			if d := haversine(51.5, 0, s.Lat, s.Lng); d > 1 {
+				for within, metres := range map[bool]float64{true: d + 0.001, false: d - 0.001} {
+					got := n.nearby(t, "lat", "51.5", "lng", "0", "limit", "100", "fields", "id", "radius", fmt.Sprintf("%.6f", metres))
+					if slices.Contains(got.ids(), string(s.ID)) != within {
+						t.Errorf("store %d, %v m away, within %v m: %v", i, d, metres, !within)
+					}
+				}
+			}
+		}
+	})
 	t.Run("default limit", func(t *testing.T) {
 		if got := n.nearby(t, "lat", "51.5", "lng", "0.25"); len(got.Stores) != 5 || got.Region != "local" {
 			t.Errorf("%d stores of region %q, want 5 of local", len(got.Stores), got.Region)

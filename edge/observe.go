@@ -106,7 +106,6 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	inFlight atomic.Int64
-	degraded prometheus.Counter
 	// series remembers the two metrics of a (method, route, status), so that a request does not look labels up.
 	series sync.Map // seriesKey -> *series
 }
@@ -128,8 +127,6 @@ func newMetrics(r prometheus.Registerer, catalog *Catalog) *metrics {
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "shortline_http_request_seconds", Help: "Time to answer, by route.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"method", "route"}),
-		degraded: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "shortline_nearby_degraded_total", Help: "Nearby answers that lacked names and addresses because the database could not be read."}),
 	}
 	gauge := func(name, help string, value func(*state) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
@@ -139,7 +136,7 @@ func newMetrics(r prometheus.Registerer, catalog *Catalog) *metrics {
 			return 0
 		})
 	}
-	r.MustRegister(m.requests, m.seconds, m.degraded,
+	r.MustRegister(m.requests, m.seconds,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shortline_http_requests_in_flight", Help: "Requests being answered."},
 			func() float64 { return float64(m.inFlight.Load()) }),
 		gauge("shortline_stores", "Stores in the index.", func(st *state) float64 { return float64(st.stores.Load()) }),

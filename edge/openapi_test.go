@@ -94,7 +94,7 @@ func TestDocumentNotices(t *testing.T) {
 	}{
 		{"GET", "/v1/nearby?lat=0&lng=0", "", [][2]string{{`"distance_m":0`, `"distance_m":"0"`}, {`"distance_m":0`, `"distance":0`}, {`"region":"local",`, ``}, {`"next_cursor":null`, `"next_cursor":7`},
 			{`"length":1`, `"length":-1`}, {`"length":1`, `"length":1.5`}, {`"usual_length":null,`, ``}, {`"name":"A"`, `"name":5`}, {`"open":null`, `"open":"no"`}, {`"address":{}`, `"address":[]`},
-			{`"updated_at":"2026`, `"updated_at":"x2026`}, {`"lag_s":`, `"lag_s":-`}, {`{"stores"`, `{"extra":1,"stores"`}}},
+			{`"updated_at":"2026`, `"updated_at":"x2026`}, {`"lag_s":`, `"lag_s":-1`}, {`{"stores"`, `{"extra":1,"stores"`}}},
 		{"GET", "/v1/stores/a", "", [][2]string{{`"name":"A",`, ``}, {`"lat":0`, `"lat":null`}, {`"lat":0`, `"latitude":0`}, {`"tags":["t"]`, `"tags":"t"`}, {`"id":"a"`, `"id":"a b"`}}},
 		{"GET", "/v1/stores/a/queue", "", [][2]string{{`"length":1`, `"length":true`}, {`"age_s":`, `"age":`}, {`"wait_s":60,`, ``}}},
 		{"POST", "/v1/stores/a/queue", `{"length":2}`, [][2]string{{`"applied":true,`, ``}, {`"clamped":false`, `"clamped":0`}}},

@@ -336,7 +336,7 @@ func (c cursor) String() string {
 
 func parseCursor(s string) (cursor, error) {
 	const head = 1 + 8 + 8
-	if len(s) > 120 {
+	if len(s) > 120 || strings.ContainsAny(s, "\r\n") { // base64 would overlook line ends
 		return cursor{}, malformed("cursor", "is not a cursor; send next_cursor of the page before just as it was received")
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)

@@ -37,7 +37,7 @@ type Config struct {
 	RequireKeyForReads bool
 	// NoPublicAdmin removes /admin/v1/ from the public port.
 	NoPublicAdmin bool
-	// DetailsBytes bounds the cache of store details (256 MiB).
+	// DetailsBytes bounds the store details kept in memory (256 MiB).
 	DetailsBytes int
 	// ShutdownTimeout is how long requests under way may take to finish when the node stops (10 s).
 	ShutdownTimeout time.Duration
@@ -113,7 +113,7 @@ type Server struct {
 	feed    Follower
 	writer  Writer
 	store   replication.Details
-	details *replication.DetailsCache
+	details *detailsCache
 	log     *slog.Logger
 	now     func() time.Time
 	metrics *metrics
@@ -148,8 +148,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		registry = prometheus.NewRegistry()
 	}
 	s.metrics = newMetrics(registry, s.catalog)
-	s.details = replication.NewDetailsCache(deps.Details, replication.DetailsConfig{
-		MaxBytes: cfg.DetailsBytes, Encode: encodeDetails, Registerer: registry})
+	s.details = newDetailsCache(s.catalog, deps.Details, cfg.DetailsBytes, registry)
 
 	e := s.newEcho()
 	e.Use(middleware.CORSWithConfig(middleware.CORSConfig{

@@ -113,7 +113,7 @@ func (s *Server) submit(ctx context.Context, w replication.Write) (replication.R
 	switch {
 	case err != nil && errors.Is(err, replication.ErrOutcomeUnknown):
 		return res, token, err
-	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+	case errors.Is(err, context.DeadlineExceeded) && hold.Err() != nil && ctx.Err() == nil:
 		return res, token, &apiError{kind: kindOverloaded, detail: "the write waited for " + s.cfg.WriteHold.String() + " and was withdrawn; nothing was written", retryAfter: time.Second}
 	case errors.Is(err, replication.ErrOverloaded), errors.Is(err, replication.ErrClosed), errors.Is(err, context.Canceled):
 		return res, token, err

@@ -1,0 +1,179 @@
+package edge
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/replication"
+)
+
+// detailsCache keeps what answers say of a store beyond its queue (name, address) in the store's record, encoded as they
+// say it. It hangs on the record of one rev, so it can never be out of date: a change of the store makes a new record,
+// which has none. What is kept is bounded in bytes; past the bound the stores that were not asked for lately lose theirs.
+type detailsCache struct {
+	catalog *Catalog
+	loader  *replication.Loader
+	max     int64
+
+	mu   sync.Mutex // held while room is made
+	hand int        // guarded by mu: the slot that is looked at next
+
+	hits, misses, degraded prometheus.Counter
+}
+
+func newDetailsCache(catalog *Catalog, source replication.Details, maxBytes int, r prometheus.Registerer) *detailsCache {
+	if maxBytes == 0 {
+		maxBytes = 256 << 20
+	}
+	d := &detailsCache{
+		catalog: catalog, loader: replication.NewLoader(source, replication.LoaderConfig{Registerer: r}), max: int64(maxBytes),
+		hits:   prometheus.NewCounter(prometheus.CounterOpts{Name: "shortline_details_cache_hits_total", Help: "Store details found in the node's memory."}),
+		misses: prometheus.NewCounter(prometheus.CounterOpts{Name: "shortline_details_cache_misses_total", Help: "Store details that had to be read from the database."}),
+		degraded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "shortline_nearby_degraded_total", Help: "Nearby answers that lacked names and addresses because the database could not be read."}),
+	}
+	r.MustRegister(d.hits, d.misses, d.degraded, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "shortline_details_cache_bytes", Help: "Memory of store details."}, func() float64 {
+		if st := catalog.current.Load(); st != nil {
+			return float64(st.detailBytes.Load())
+		}
+		return 0
+	}))
+	return d
+}
+
+// load brings the details of stores into their records. Callers look at the records again afterwards.
+func (d *detailsCache) load(ctx context.Context, ids []shortline.StoreID) error {
+	return d.loader.Load(ctx, ids, func(rows []replication.Row) {
+		st := d.catalog.current.Load()
+		for i := range rows {
+			st.keepDetails(&rows[i])
+		}
+		if st.detailBytes.Load() > d.max {
+			d.makeRoom(st)
+		}
+	})
+}
+
+// detailsCost is what the details of a store count: the text, and what the allocator adds to it.
+func detailsCost(details string) int64 {
+	if details == "" {
+		return 0
+	}
+	return int64(len(details)) + 32
+}
+
+// keepDetails puts a row that was read from the database into the record of its store, unless the record is newer by now.
+func (s *state) keepDetails(row *replication.Row) {
+	sl, rec, ok := s.find(row.Store.ID)
+	if !ok || row.Rev < rec.rev {
+		return
+	}
+	kept := *rec
+	kept.details = encodeDetails(&row.Store)
+	if sl.record.CompareAndSwap(rec, &kept) {
+		s.detailBytes.Add(detailsCost(kept.details) - detailsCost(rec.details))
+	}
+}
+
+// makeRoom takes the details from stores that were not asked for since the hand came by last (the clock algorithm), until
+// a sixteenth of the room is free. Two rounds suffice: the first one forgets who was asked for.
+func (d *detailsCache) makeRoom(st *state) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	pages := *st.pages.Load()
+	slots := len(pages) * pageSize
+	for range 2 * slots {
+		if st.detailBytes.Load() <= d.max-d.max/16 {
+			return
+		}
+		d.hand++
+		if d.hand >= slots {
+			d.hand = 0
+		}
+		sl := &pages[d.hand/pageSize][d.hand%pageSize]
+		if sl.asked.Load() != 0 {
+			sl.asked.Store(0)
+			continue
+		}
+		if rec := sl.record.Load(); rec != nil && rec.details != "" {
+			bare := *rec
+			bare.details = ""
+			if sl.record.CompareAndSwap(rec, &bare) {
+				st.detailBytes.Add(-detailsCost(rec.details))
+			}
+		}
+	}
+}
+
+// The encoded form of details is the text of a store in a nearby answer that asks for all fields, cut where the distance
+// goes: {"id":…,"name":…,"lat":…,"lng":…,"distance_m": and ,"address":…,"open": — with the ends of the name, of the two
+// coordinates and of the first part in two bytes each before it.
+const (
+	detailsHead = 8
+	textName    = `","name":`
+	textLat     = `,"lat":`
+	textLng     = `,"lng":`
+	textMiddle  = `,"distance_m":`
+	textAddress = `,"address":`
+	textOpen    = `,"open":`
+	// maxDetails bounds the ends to two bytes; the limits of a store's fields keep it far below.
+	maxDetails = 1<<16 - 1
+)
+
+func encodeDetails(store *shortline.Store) string {
+	b := make([]byte, detailsHead, 512)
+	end := func(i int) { binary.LittleEndian.PutUint16(b[2*i:], uint16(len(b))) }
+	b = append(b, `{"id":"`...)
+	b = append(b, store.ID...) // of letters that need no escape
+	b = appendJSON(append(b, textName...), store.Name)
+	end(0)
+	b = appendJSON(append(b, textLat...), store.Lat)
+	end(1)
+	b = appendJSON(append(b, textLng...), store.Lng)
+	end(2)
+	b = append(b, textMiddle...)
+	end(3)
+	b = append(b, textAddress...)
+	if store.Address == nil {
+		b = append(b, "{}"...)
+	} else {
+		b = appendJSON(b, store.Address)
+	}
+	b = append(b, textOpen...)
+	if len(b) > maxDetails {
+		return ""
+	}
+	return string(b)
+}
+
+// detailsOf finds the values in an encoded form; of an empty one they are null, and lat and lng the record's.
+func detailsOf(rec *record) (name, lat, lng, address string) {
+	d := rec.details
+	if d == "" {
+		return "null", string(appendJSON(nil, rec.lat)), string(appendJSON(nil, rec.lng)), "null"
+	}
+	end := detailsEnds(d)
+	name = d[detailsHead+len(`{"id":"`)+len(rec.id)+len(textName) : end[0]]
+	return name, d[end[0]+len(textLat) : end[1]], d[end[1]+len(textLng) : end[2]], d[end[3]+len(textAddress) : len(d)-len(textOpen)]
+}
+
+func detailsEnds(d string) (end [4]int) {
+	for i := range end {
+		end[i] = int(d[2*i]) | int(d[2*i+1])<<8
+	}
+	return end
+}
+
+func appendJSON(dst []byte, v any) []byte {
+	text, err := json.Marshal(v)
+	if err != nil { // strings, finite numbers and structs of strings only
+		return append(dst, "null"...)
+	}
+	return append(dst, text...)
+}
