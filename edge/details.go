@@ -152,15 +152,22 @@ func encodeDetails(store *shortline.Store) string {
 	return string(b)
 }
 
-// detailsOf finds the values in an encoded form; of an empty one they are null, and lat and lng the record's.
-func detailsOf(rec *record) (name, lat, lng, address string) {
+// detailsView is the values of an encoded form.
+type detailsView struct{ name, lat, lng, address string }
+
+// viewDetails finds the values in a record's details; without them, name and address are null.
+func viewDetails(rec *record) detailsView {
 	d := rec.details
 	if d == "" {
-		return "null", string(appendJSON(nil, rec.lat)), string(appendJSON(nil, rec.lng)), "null"
+		return detailsView{"null", string(appendJSON(nil, rec.lat)), string(appendJSON(nil, rec.lng)), "null"}
 	}
 	end := detailsEnds(d)
-	name = d[detailsHead+len(`{"id":"`)+len(rec.id)+len(textName) : end[0]]
-	return name, d[end[0]+len(textLat) : end[1]], d[end[1]+len(textLng) : end[2]], d[end[3]+len(textAddress) : len(d)-len(textOpen)]
+	return detailsView{
+		name:    d[detailsHead+len(`{"id":"`)+len(rec.id)+len(textName) : end[0]],
+		lat:     d[end[0]+len(textLat) : end[1]],
+		lng:     d[end[1]+len(textLng) : end[2]],
+		address: d[end[3]+len(textAddress) : len(d)-len(textOpen)],
+	}
 }
 
 func detailsEnds(d string) (end [4]int) {

@@ -193,7 +193,7 @@ func TestDetailsRace(t *testing.T) {
 				}
 				seen.Add(1)
 				var rev uint64
-				name, _, _, _ := detailsOf(rec)
+				name := viewDetails(rec).name
 				if _, err := fmt.Sscanf(name, `"`+string(id)+` at %d"`, &rev); err != nil || rev < rec.rev {
 					t.Errorf("a record of rev %d says %s", rec.rev, name)
 				}

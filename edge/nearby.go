@@ -261,21 +261,30 @@ func (s *Server) appendFound(b []byte, f *found, fields fieldMask, now time.Time
 // appendFields is appendFound for some of the fields, or for a store whose details are not in memory.
 func appendFields(b []byte, f *found, fields fieldMask, now time.Time) []byte {
 	rec, start := f.record, len(b)
-	name, lat, lng, address := detailsOf(rec)
-	// Each member writes its comma first; the first one becomes the brace.
-	member := func(field fieldMask, key, value string) {
-		if fields&field != 0 {
-			b = append(append(b, key...), value...)
-		}
+	var d detailsView
+	if fields&(fieldName|fieldLat|fieldLng|fieldAddress) != 0 {
+		d = viewDetails(rec)
 	}
-	member(fieldID, `,"id":"`, string(rec.id)+`"`) // of letters that need no escape
-	member(fieldName, `,"name":`, name)
-	member(fieldLat, textLat, lat)
-	member(fieldLng, textLng, lng)
+	// Each member writes its comma first; the first one becomes the brace.
+	if fields&fieldID != 0 {
+		b = append(append(b, `,"id":"`...), rec.id...) // of letters that need no escape
+		b = append(b, '"')
+	}
+	if fields&fieldName != 0 {
+		b = append(append(b, `,"name":`...), d.name...)
+	}
+	if fields&fieldLat != 0 {
+		b = append(append(b, textLat...), d.lat...)
+	}
+	if fields&fieldLng != 0 {
+		b = append(append(b, textLng...), d.lng...)
+	}
 	if fields&fieldDistance != 0 {
 		b = appendMilli(append(b, textMiddle...), float64(f.distance))
 	}
-	member(fieldAddress, textAddress, address)
+	if fields&fieldAddress != 0 {
+		b = append(append(b, textAddress...), d.address...)
+	}
 	if fields&fieldOpen != 0 {
 		b = appendOpen(append(b, textOpen...), rec.attrs.schedule, now)
 	}

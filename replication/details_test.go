@@ -9,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/replication"
 )

@@ -110,6 +110,11 @@ func (c *commit) load(writes []replication.Write) error {
 	c.b.rollups = map[rollupID]*rollupRow{}
 	stores, puts := map[shortline.StoreID]bool{}, false // true: the body is wanted
 	keys, answers := map[shortline.KeyID]bool{}, map[answerID]bool{}
+	row := func(id shortline.StoreID) { // without its body, unless another item wants that
+		if _, there := stores[id]; !there {
+			stores[id] = false
+		}
+	}
 	for i := range writes {
 		if k := writes[i].Idempotency; k != nil {
 			answers[answerID{k.Scope, k.Key}] = true
@@ -117,11 +122,11 @@ func (c *commit) load(writes []replication.Write) error {
 		for _, it := range writes[i].Items {
 			switch {
 			case it.Queue != nil:
-				stores[it.Queue.ID] = stores[it.Queue.ID]
+				row(it.Queue.ID)
 			case it.Put != nil:
 				stores[it.Put.ID], puts = true, true
 			case it.Delete != "":
-				stores[it.Delete] = stores[it.Delete]
+				row(it.Delete)
 			default:
 				keys[it.Key.ID] = true
 			}

@@ -32,7 +32,7 @@ func lockFolder(dir string) (*os.File, error) {
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("data folder %s cannot be locked; it must be on a local disk: %w", dir, err), f.Close())
 	}
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {
