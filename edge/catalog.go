@@ -1,9 +1,12 @@
 package edge
 
 import (
+	"cmp"
 	"fmt"
 	"hash/maphash"
 	"maps"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,19 +55,18 @@ type page [pageSize]slot
 // slot is one store. record is never nil once the slot can be found.
 type slot struct {
 	record   atomic.Pointer[record]
-	queue    atomic.Uint64 // a packedQueue
-	queueRev uint64        // the writer's
-	asked    atomic.Uint32 // 1 if the details were asked for since the details cache last looked
+	details  atomic.Pointer[byte] // the first of some encoded details, or nil; see details.go
+	queue    atomic.Uint64        // a packedQueue
+	queueRev uint64               // the writer's
+	asked    atomic.Uint32        // 1 if the details were asked for since the details cache last looked
 }
 
-// record is immutable; a change of the store replaces it, and so do its details coming and going. The writer stores what
-// it makes, the details cache swaps only what it has seen, so neither undoes the other.
+// record is immutable; a change of the store replaces it.
 type record struct {
 	id       shortline.StoreID
 	lat, lng float64
 	rev      uint64
 	attrs    *attrs // nil: no such store (a tombstone, or not heard of yet)
-	details  string // see encodeDetails; empty: not in memory
 }
 
 // attrs is what filters and waits need to know of a store; stores that are alike share one.
@@ -148,8 +150,12 @@ func (s *state) find(id shortline.StoreID) (*slot, *record, bool) {
 	return sl, rec, rec.attrs != nil
 }
 
+func (s *state) shardOf(id shortline.StoreID) *shard {
+	return &s.shards[maphash.String(idSeed, string(id))%uint64(len(s.shards))]
+}
+
 func (s *state) lookup(id shortline.StoreID) (geo.Ref, bool) {
-	sh := &s.shards[maphash.String(idSeed, string(id))%uint64(len(s.shards))]
+	sh := s.shardOf(id)
 	sh.mu.RLock()
 	ref, ok := sh.refs[id]
 	sh.mu.RUnlock()
@@ -173,6 +179,7 @@ func (s *state) Load(rows []replication.Row) {
 
 // Built indexes all that was loaded; part of replication.View.
 func (s *state) Built() {
+	s.arrange()
 	err := s.index.Build(func(yield func(geo.Ref, geo.Point) bool) {
 		for ref := range geo.Ref(s.used) {
 			if rec := s.record(ref); rec.attrs != nil && !yield(ref, geo.Point{Lat: rec.lat, Lng: rec.lng}) {
@@ -184,6 +191,58 @@ func (s *state) Built() {
 		panic(fmt.Sprintf("edge: index a snapshot: %v", err))
 	}
 }
+
+// arrange gives the slots new places, in the order of the cells that the stores are in, and puts their records and ids side
+// by side in the same order: stores that are found together are then fetched together. Snapshots come in the order of ids,
+// which has stores of one town all over the memory. It is called before the state is in service.
+func (s *state) arrange() {
+	type placed struct {
+		cell geo.Cell
+		ref  geo.Ref
+	}
+	order := make([]placed, s.used)
+	var workers sync.WaitGroup
+	size := len(order)/runtime.GOMAXPROCS(0) + 1
+	for from := 0; from < len(order); from += size {
+		workers.Go(func() {
+			for i := from; i < min(from+size, len(order)); i++ {
+				order[i].ref = geo.Ref(i)
+				if rec := s.record(geo.Ref(i)); rec.attrs != nil {
+					order[i].cell = geo.CellAt(geo.Point{Lat: rec.lat, Lng: rec.lng}, arrangeRes)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	slices.SortFunc(order, func(a, b placed) int { return cmp.Or(cmp.Compare(a.cell, b.cell), cmp.Compare(a.ref, b.ref)) })
+
+	var pages []*page
+	for i := range s.shards {
+		s.shards[i].refs = make(map[shortline.StoreID]geo.Ref, len(s.shards[i].refs))
+	}
+	for chunk := range slices.Chunk(order, pageSize) {
+		var ids []byte
+		for _, o := range chunk {
+			ids = append(ids, s.record(o.ref).id...)
+		}
+		rest := shortline.StoreID(ids)
+		records, to := make([]record, len(chunk)), new(page)
+		for i, o := range chunk {
+			from, rec := s.slot(o.ref), &records[i]
+			*rec = *from.record.Load()
+			rec.id, rest = rest[:len(rec.id)], rest[len(rec.id):]
+			to[i].record.Store(rec)
+			to[i].queue.Store(from.queue.Load())
+			to[i].queueRev = from.queueRev
+			s.shardOf(rec.id).refs[rec.id] = geo.Ref(len(pages)*pageSize + i)
+		}
+		pages = append(pages, to)
+	}
+	s.pages.Store(&pages)
+}
+
+// arrangeRes is a resolution whose cells are some blocks of a town.
+const arrangeRes = 9
 
 // LoadKeys takes the API keys; part of replication.View.
 func (s *state) LoadKeys(keys []shortline.Key) {
@@ -278,7 +337,7 @@ func (s *state) own(id shortline.StoreID) (geo.Ref, *slot) {
 	sl := s.slot(ref)
 	id = shortline.StoreID(strings.Clone(string(id))) // not a part of the buffer it was read from
 	sl.record.Store(&record{id: id})
-	sh := &s.shards[maphash.String(idSeed, string(id))%uint64(len(s.shards))]
+	sh := s.shardOf(id)
 	sh.mu.Lock()
 	sh.refs[id] = ref
 	sh.mu.Unlock()
@@ -301,9 +360,10 @@ func (s *state) putRecord(sl *slot, store *shortline.Store, rev uint64) bool {
 	return true
 }
 
-// setRecord replaces a record by one without details.
+// setRecord replaces a record. The details of the former one are of no more use.
 func (s *state) setRecord(sl *slot, rec *record) {
-	s.detailBytes.Add(-detailsCost(sl.record.Swap(rec).details))
+	sl.record.Store(rec)
+	s.detailBytes.Add(-detailsCost(sl.details.Swap(nil)))
 }
 
 func (s *state) setQueue(sl *slot, q *shortline.Queue) {

@@ -1,10 +1,12 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"sync"
+	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -12,9 +14,9 @@ import (
 	"github.com/shortline/shortline/replication"
 )
 
-// detailsCache keeps what answers say of a store beyond its queue (name, address) in the store's record, encoded as they
-// say it. It hangs on the record of one rev, so it can never be out of date: a change of the store makes a new record,
-// which has none. What is kept is bounded in bytes; past the bound the stores that were not asked for lately lose theirs.
+// detailsCache keeps what answers say of a store beyond its queue (name, address) in the store's slot, encoded as they say
+// it. It carries the rev of its row, and counts only as long as the record is not newer, so it can never be out of date.
+// What is kept is bounded in bytes; past the bound the stores that were not asked for lately lose theirs.
 type detailsCache struct {
 	catalog *Catalog
 	loader  *replication.Loader
@@ -47,7 +49,7 @@ func newDetailsCache(catalog *Catalog, source replication.Details, maxBytes int,
 	return d
 }
 
-// load brings the details of stores into their records. Callers look at the records again afterwards.
+// load brings the details of stores into their slots. Callers look there again afterwards.
 func (d *detailsCache) load(ctx context.Context, ids []shortline.StoreID) error {
 	return d.loader.Load(ctx, ids, func(rows []replication.Row) {
 		st := d.catalog.current.Load()
@@ -60,25 +62,45 @@ func (d *detailsCache) load(ctx context.Context, ids []shortline.StoreID) error 
 	})
 }
 
-// detailsCost is what the details of a store count: the text, and what the allocator adds to it.
-func detailsCost(details string) int64 {
-	if details == "" {
+// detailsCost is what details count: the text, and what the allocator adds to it.
+func detailsCost(first *byte) int64 {
+	if first == nil {
 		return 0
 	}
-	return int64(len(details)) + 32
+	return int64(len(detailsText(first))) + 16
 }
 
-// keepDetails puts a row that was read from the database into the record of its store, unless the record is newer by now.
+// detailsText is the whole of some encoded details; first is their first byte.
+func detailsText(first *byte) string {
+	size := unsafe.Slice(first, 2)
+	return unsafe.String(first, int(size[0])|int(size[1])<<8)
+}
+
+// detailsFor returns the encoded details in the slot if they are not older than the record; "" stands for none.
+func (sl *slot) detailsFor(rec *record) string {
+	first := sl.details.Load()
+	if first == nil {
+		return ""
+	}
+	d := detailsText(first)
+	var rev uint64
+	for i := range 8 {
+		rev |= uint64(d[2+i]) << (8 * i)
+	}
+	if rev < rec.rev {
+		return ""
+	}
+	return d
+}
+
+// keepDetails puts a row that was read from the database into the slot of its store, unless the record is newer by now.
 func (s *state) keepDetails(row *replication.Row) {
 	sl, rec, ok := s.find(row.Store.ID)
 	if !ok || row.Rev < rec.rev {
 		return
 	}
-	kept := *rec
-	kept.details = encodeDetails(&row.Store)
-	if sl.record.CompareAndSwap(rec, &kept) {
-		s.detailBytes.Add(detailsCost(kept.details) - detailsCost(rec.details))
-	}
+	kept := encodeDetails(&row.Store, row.Rev)
+	s.detailBytes.Add(detailsCost(kept) - detailsCost(sl.details.Swap(kept)))
 }
 
 // makeRoom takes the details from stores that were not asked for since the hand came by last (the clock algorithm), until
@@ -101,34 +123,29 @@ func (d *detailsCache) makeRoom(st *state) {
 			sl.asked.Store(0)
 			continue
 		}
-		if rec := sl.record.Load(); rec != nil && rec.details != "" {
-			bare := *rec
-			bare.details = ""
-			if sl.record.CompareAndSwap(rec, &bare) {
-				st.detailBytes.Add(-detailsCost(rec.details))
-			}
-		}
+		st.detailBytes.Add(-detailsCost(sl.details.Swap(nil)))
 	}
 }
 
 // The encoded form of details is the text of a store in a nearby answer that asks for all fields, cut where the distance
-// goes: {"id":…,"name":…,"lat":…,"lng":…,"distance_m": and ,"address":…,"open": — with the ends of the name, of the two
-// coordinates and of the first part in two bytes each before it.
+// goes: {"id":…,"name":…,"lat":…,"lng":…,"distance_m": and ,"address":…,"open": — after the length of the whole (two
+// bytes), the rev (eight), and the ends of the name, of the two coordinates and of the first part (two each).
 const (
-	detailsHead = 8
+	detailsHead = 2 + 8 + 4*2
 	textName    = `","name":`
 	textLat     = `,"lat":`
 	textLng     = `,"lng":`
 	textMiddle  = `,"distance_m":`
 	textAddress = `,"address":`
 	textOpen    = `,"open":`
-	// maxDetails bounds the ends to two bytes; the limits of a store's fields keep it far below.
+	// maxDetails is what two bytes can count; the limits of a store's fields keep the text far below.
 	maxDetails = 1<<16 - 1
 )
 
-func encodeDetails(store *shortline.Store) string {
+// encodeDetails returns the first byte of the encoded form; nil where it would be too long.
+func encodeDetails(store *shortline.Store, rev uint64) *byte {
 	b := make([]byte, detailsHead, 512)
-	end := func(i int) { binary.LittleEndian.PutUint16(b[2*i:], uint16(len(b))) }
+	end := func(i int) { binary.LittleEndian.PutUint16(b[10+2*i:], uint16(len(b))) }
 	b = append(b, `{"id":"`...)
 	b = append(b, store.ID...) // of letters that need no escape
 	b = appendJSON(append(b, textName...), store.Name)
@@ -147,17 +164,19 @@ func encodeDetails(store *shortline.Store) string {
 	}
 	b = append(b, textOpen...)
 	if len(b) > maxDetails {
-		return ""
+		return nil
 	}
-	return string(b)
+	b = bytes.Clone(b)
+	binary.LittleEndian.PutUint16(b, uint16(len(b)))
+	binary.LittleEndian.PutUint64(b[2:], rev)
+	return &b[0]
 }
 
 // detailsView is the values of an encoded form.
 type detailsView struct{ name, lat, lng, address string }
 
-// viewDetails finds the values in a record's details; without them, name and address are null.
-func viewDetails(rec *record) detailsView {
-	d := rec.details
+// viewDetails finds the values in a record's encoded details; without them, name and address are null.
+func viewDetails(rec *record, d string) detailsView {
 	if d == "" {
 		return detailsView{"null", string(appendJSON(nil, rec.lat)), string(appendJSON(nil, rec.lng)), "null"}
 	}
@@ -172,7 +191,7 @@ func viewDetails(rec *record) detailsView {
 
 func detailsEnds(d string) (end [4]int) {
 	for i := range end {
-		end[i] = int(d[2*i]) | int(d[2*i+1])<<8
+		end[i] = int(d[10+2*i]) | int(d[11+2*i])<<8
 	}
 	return end
 }

@@ -50,8 +50,8 @@ func checkDetailBytes(t *testing.T, st *state) (stores int) {
 	t.Helper()
 	sum := int64(0)
 	for ref := range st.used {
-		d := (*st.pages.Load())[ref/pageSize][ref%pageSize].record.Load().details
-		if sum += detailsCost(d); d != "" {
+		d := (*st.pages.Load())[ref/pageSize][ref%pageSize].details.Load()
+		if sum += detailsCost(d); d != nil {
 			stores++
 		}
 	}
@@ -66,21 +66,21 @@ func TestDetailsText(t *testing.T) {
 	store := shortline.Store{ID: "a.b-c_1", Name: `Bob's "Café" <&>`, Lat: -1e-9, Lng: 179.123456789, Address: &shortline.Address{City: "Zürich"}}
 	st := newState()
 	st.Load([]replication.Row{{Store: store, Rev: 3}})
-	_, bare, _ := st.find(store.ID)
+	sl, rec, _ := st.find(store.ID)
 	st.keepDetails(&replication.Row{Store: store, Rev: 3})
-	_, full, _ := st.find(store.ID)
+	full := sl.detailsFor(rec)
 	for _, c := range []struct {
-		name   string
-		record *record
-		fields fieldMask
-		want   string
+		name    string
+		details string
+		fields  fieldMask
+		want    string
 	}{
 		{"all", full, allFields, `{"id":"a.b-c_1","name":"Bob's \"Café\" \u003c\u0026\u003e","lat":-1e-9,"lng":179.123456789,"distance_m":1234.5,"address":{"city":"Zürich"},"open":null,"queue":null}`},
-		{"all without details", bare, allFields, `{"id":"a.b-c_1","name":null,"lat":-1e-9,"lng":179.123456789,"distance_m":1234.5,"address":null,"open":null,"queue":null}`},
+		{"all without details", "", allFields, `{"id":"a.b-c_1","name":null,"lat":-1e-9,"lng":179.123456789,"distance_m":1234.5,"address":null,"open":null,"queue":null}`},
 		{"some", full, fieldName | fieldLng | fieldAddress, `{"name":"Bob's \"Café\" \u003c\u0026\u003e","lng":179.123456789,"address":{"city":"Zürich"}}`},
 		{"one", full, fieldOpen, `{"open":null}`},
 	} {
-		got := string((&Server{}).appendFound(nil, &found{record: c.record, distance: 1234.5}, c.fields, now))
+		got := string((&Server{}).appendFound(nil, &found{record: rec, details: c.details, distance: 1234.5}, c.fields, now))
 		if got != c.want || !json.Valid([]byte(got)) {
 			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
 		}
@@ -98,8 +98,8 @@ func TestDetailsGoWithTheirRev(t *testing.T) {
 		t.Fatal("the details were not kept")
 	}
 	st.Apply([]shortline.Change{{Kind: shortline.StorePut, Subject: "a", Rev: 2, Store: &fresh.Store}})
-	if _, rec, _ := st.find("a"); rec.details != "" {
-		t.Errorf("a new rev has the details %q", rec.details)
+	if sl, rec, _ := st.find("a"); sl.detailsFor(rec) != "" {
+		t.Errorf("a new rev has the details %q", sl.detailsFor(rec))
 	}
 	st.keepDetails(&old)
 	if checkDetailBytes(t, st) != 0 {
@@ -107,9 +107,15 @@ func TestDetailsGoWithTheirRev(t *testing.T) {
 	}
 	newer := replication.Row{Store: storeAt("a", 3), Rev: 3} // the database is ahead of the feed
 	st.keepDetails(&newer)
-	if _, rec, _ := st.find("a"); !strings.Contains(rec.details, "a at 3") {
-		t.Errorf("the details are %q", rec.details)
+	if sl, rec, _ := st.find("a"); !strings.Contains(sl.detailsFor(rec), "a at 3") {
+		t.Errorf("the details are %q", sl.detailsFor(rec))
 	}
+	late := encodeDetails(&old.Store, 1) // of a read that looked at the record before it changed
+	if sl, rec, _ := st.find("a"); sl.details.CompareAndSwap(sl.details.Load(), late) && sl.detailsFor(rec) != "" {
+		t.Error("details of an older rev are shown")
+	}
+	st.keepDetails(&newer)
+	st.detailBytes.Store(detailsCost(encodeDetails(&newer.Store, 3)))
 	st.Apply([]shortline.Change{{Kind: shortline.StoreDeleted, Subject: "a", Rev: 4}})
 	st.keepDetails(&newer)
 	if checkDetailBytes(t, st) != 0 {
@@ -133,7 +139,7 @@ func TestDetailsAreBounded(t *testing.T) {
 	for i := range stores {
 		sl, rec, _ := st.find(favourite)
 		sl.asked.Store(1)
-		if rec.details != "" {
+		if sl.detailsFor(rec) != "" {
 			kept++
 		}
 		if err := d.load(t.Context(), []shortline.StoreID{shortline.StoreID(fmt.Sprintf("s%d", i)), favourite}); err != nil {
@@ -187,13 +193,14 @@ func TestDetailsRace(t *testing.T) {
 				if err := d.load(t.Context(), []shortline.StoreID{id}); err != nil {
 					t.Error(err)
 				}
-				_, rec, _ := st.find(id)
-				if rec.details == "" {
+				sl, rec, _ := st.find(id)
+				d := sl.detailsFor(rec)
+				if d == "" {
 					continue
 				}
 				seen.Add(1)
 				var rev uint64
-				name := viewDetails(rec).name
+				name := viewDetails(rec, d).name
 				if _, err := fmt.Sscanf(name, `"`+string(id)+` at %d"`, &rev); err != nil || rev < rec.rev {
 					t.Errorf("a record of rev %d says %s", rec.rev, name)
 				}

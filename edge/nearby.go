@@ -20,6 +20,7 @@ type found struct {
 	ref      geo.Ref
 	slot     *slot
 	record   *record
+	details  string // encoded; empty: not in memory
 	queue    packedQueue
 	distance geo.Metres
 	mark     geo.Mark
@@ -143,7 +144,7 @@ func (s *Server) searchFiltered(ctx context.Context, st *state, q *nearbyQuery, 
 			more = true
 			return false
 		}
-		sc.found = append(sc.found, found{hit.Ref, sl, rec, queue, hit.Distance, hit.Mark})
+		sc.found = append(sc.found, found{hit.Ref, sl, rec, "", queue, hit.Distance, hit.Mark})
 		return true
 	})
 	return more, err
@@ -187,13 +188,13 @@ func (q *nearbyQuery) matches(rec *record, queue packedQueue, now time.Time) boo
 	return !q.openNow || a.schedule != nil && a.schedule.open(now)
 }
 
-// fetchDetails brings the details of the winners into their records where they are not in memory. If the database cannot be
+// fetchDetails brings the details of the winners into memory where they are not yet. If the database cannot be
 // read, the answer goes out without them: where the stores are and how long their queues is known.
 func (s *Server) fetchDetails(ctx context.Context, sc *scratch) {
 	sc.missing = sc.missing[:0]
 	for i := range sc.found {
 		f := &sc.found[i]
-		if f.record.details == "" {
+		if f.details = f.slot.detailsFor(f.record); f.details == "" {
 			sc.missing = append(sc.missing, f.record.id)
 		}
 		if f.slot.asked.Load() == 0 { // writing every time would take the line from the other processors
@@ -210,9 +211,8 @@ func (s *Server) fetchDetails(ctx context.Context, sc *scratch) {
 		s.log.Warn("nearby answered without names and addresses", "stores", len(sc.missing), "err", err)
 	}
 	for i := range sc.found {
-		if rec := sc.found[i].slot.record.Load(); rec.details != "" {
-			sc.found[i].record = rec
-		}
+		f := &sc.found[i]
+		f.details = f.slot.detailsFor(f.record)
 	}
 }
 
@@ -244,11 +244,11 @@ func (s *Server) writeNearby(sc *scratch, q *nearbyQuery, pos position, now time
 }
 
 func (s *Server) appendFound(b []byte, f *found, fields fieldMask, now time.Time) []byte {
-	if fields != allFields || f.record.details == "" {
+	d := f.details
+	if fields != allFields || d == "" {
 		return appendFields(b, f, fields, now)
 	}
-	d := f.record.details
-	end := int(d[6]) | int(d[7])<<8 // of the first part; see encodeDetails
+	end := int(d[16]) | int(d[17])<<8 // of the first part; see encodeDetails
 	b = append(b, d[detailsHead:end]...)
 	b = appendMilli(b, float64(f.distance))
 	b = append(b, d[end:]...)
@@ -263,7 +263,7 @@ func appendFields(b []byte, f *found, fields fieldMask, now time.Time) []byte {
 	rec, start := f.record, len(b)
 	var d detailsView
 	if fields&(fieldName|fieldLat|fieldLng|fieldAddress) != 0 {
-		d = viewDetails(rec)
+		d = viewDetails(rec, f.details)
 	}
 	// Each member writes its comma first; the first one becomes the brace.
 	if fields&fieldID != 0 {
