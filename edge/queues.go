@@ -54,19 +54,7 @@ func queueAnswer(id shortline.StoreID, item replication.ItemResult, at time.Time
 
 // getQueue answers GET /v1/stores/{id}/queue, from memory alone.
 func (s *Server) getQueue(c echo.Context) error {
-	r := c.Request()
-	id, err := pathID(c)
-	if err != nil {
-		return err
-	}
-	level, err := onlyConsistency(r.URL.RawQuery)
-	if err != nil {
-		return err
-	}
-	if err := s.allowRead(r); err != nil {
-		return err
-	}
-	pos, err := s.read(r, level)
+	id, pos, err := s.readStore(c)
 	if err != nil {
 		return err
 	}

@@ -59,21 +59,42 @@ func etagMatches(header, tag string) bool {
 	return false
 }
 
-// getStore answers GET /v1/stores/{id}.
-func (s *Server) getStore(c echo.Context) error {
+// readStore is what every read of one store begins with: whose it is, whether it is allowed, and what to answer it from.
+func (s *Server) readStore(c echo.Context) (shortline.StoreID, position, error) {
 	r := c.Request()
 	id, err := pathID(c)
 	if err != nil {
-		return err
+		return "", position{}, err
 	}
 	level, err := onlyConsistency(r.URL.RawQuery)
 	if err != nil {
-		return err
+		return "", position{}, err
 	}
 	if err := s.allowRead(r); err != nil {
-		return err
+		return "", position{}, err
 	}
 	pos, err := s.read(r, level)
+	return id, pos, err
+}
+
+// writeStore is what every write of one store itself begins with.
+func (s *Server) writeStore(c echo.Context) (shortline.StoreID, error) {
+	r := c.Request()
+	id, err := pathID(c)
+	if err != nil {
+		return "", err
+	}
+	if err := noParameters(r.URL.RawQuery); err != nil {
+		return "", err
+	}
+	_, err = s.allow(r, shortline.ScopeStoresWrite)
+	return id, err
+}
+
+// getStore answers GET /v1/stores/{id}.
+func (s *Server) getStore(c echo.Context) error {
+	r := c.Request()
+	id, pos, err := s.readStore(c)
 	if err != nil {
 		return err
 	}
@@ -133,14 +154,8 @@ func (s *Server) submit(ctx context.Context, w replication.Write) (replication.R
 // putStore answers PUT /v1/stores/{id}.
 func (s *Server) putStore(c echo.Context) error {
 	r := c.Request()
-	id, err := pathID(c)
+	id, err := s.writeStore(c)
 	if err != nil {
-		return err
-	}
-	if err := noParameters(r.URL.RawQuery); err != nil {
-		return err
-	}
-	if _, err := s.allow(r, shortline.ScopeStoresWrite); err != nil {
 		return err
 	}
 	body, err := readBody(c, shortline.MaxStoreJSON)
@@ -188,14 +203,8 @@ func storeProblem(err error) error {
 // deleteStore answers DELETE /v1/stores/{id}.
 func (s *Server) deleteStore(c echo.Context) error {
 	r := c.Request()
-	id, err := pathID(c)
+	id, err := s.writeStore(c)
 	if err != nil {
-		return err
-	}
-	if err := noParameters(r.URL.RawQuery); err != nil {
-		return err
-	}
-	if _, err := s.allow(r, shortline.ScopeStoresWrite); err != nil {
 		return err
 	}
 	res, token, err := s.submit(r.Context(), replication.Write{Items: []replication.Item{{Delete: id}}})
