@@ -38,7 +38,7 @@ type state struct {
 	shards [64]shard
 	keys   atomic.Pointer[map[shortline.KeyID]*shortline.Key]
 
-	detailBytes atomic.Int64 // of the details in records
+	detailBytes atomic.Int64 // of the details in slots
 	stores      atomic.Int64 // that exist
 	queues      atomic.Int64 // of those, that have reported
 

@@ -83,11 +83,7 @@ func (sl *slot) detailsFor(rec *record) string {
 		return ""
 	}
 	d := detailsText(first)
-	var rev uint64
-	for i := range 8 {
-		rev |= uint64(d[2+i]) << (8 * i)
-	}
-	if rev < rec.rev {
+	if binary.LittleEndian.Uint64([]byte(d[detailsRev:detailsEnds])) < rec.rev {
 		return ""
 	}
 	return d
@@ -131,7 +127,9 @@ func (d *detailsCache) makeRoom(st *state) {
 // goes: {"id":…,"name":…,"lat":…,"lng":…,"distance_m": and ,"address":…,"open": — after the length of the whole (two
 // bytes), the rev (eight), and the ends of the name, of the two coordinates and of the first part (two each).
 const (
-	detailsHead = 2 + 8 + 4*2
+	detailsRev  = 2
+	detailsEnds = detailsRev + 8
+	detailsHead = detailsEnds + 4*2
 	textName    = `","name":`
 	textLat     = `,"lat":`
 	textLng     = `,"lng":`
@@ -142,20 +140,36 @@ const (
 	maxDetails = 1<<16 - 1
 )
 
+// detailsPart is a part of encoded details whose end stands before them.
+type detailsPart int
+
+const (
+	partName detailsPart = iota
+	partLat
+	partLng
+	partFirst // all up to the distance
+)
+
+// detailsEnd is where a part of encoded details ends.
+func detailsEnd(d string, part detailsPart) int {
+	at := detailsEnds + 2*part
+	return int(d[at]) | int(d[at+1])<<8
+}
+
 // encodeDetails returns the first byte of the encoded form; nil where it would be too long.
 func encodeDetails(store *shortline.Store, rev uint64) *byte {
 	b := make([]byte, detailsHead, 512)
-	end := func(i int) { binary.LittleEndian.PutUint16(b[10+2*i:], uint16(len(b))) }
+	end := func(part detailsPart) { binary.LittleEndian.PutUint16(b[detailsEnds+2*part:], uint16(len(b))) }
 	b = append(b, `{"id":"`...)
 	b = append(b, store.ID...) // of letters that need no escape
 	b = appendJSON(append(b, textName...), store.Name)
-	end(0)
+	end(partName)
 	b = appendJSON(append(b, textLat...), store.Lat)
-	end(1)
+	end(partLat)
 	b = appendJSON(append(b, textLng...), store.Lng)
-	end(2)
+	end(partLng)
 	b = append(b, textMiddle...)
-	end(3)
+	end(partFirst)
 	b = append(b, textAddress...)
 	if store.Address == nil {
 		b = append(b, "{}"...)
@@ -168,7 +182,7 @@ func encodeDetails(store *shortline.Store, rev uint64) *byte {
 	}
 	b = bytes.Clone(b)
 	binary.LittleEndian.PutUint16(b, uint16(len(b)))
-	binary.LittleEndian.PutUint64(b[2:], rev)
+	binary.LittleEndian.PutUint64(b[detailsRev:], rev)
 	return &b[0]
 }
 
@@ -180,20 +194,13 @@ func viewDetails(rec *record, d string) detailsView {
 	if d == "" {
 		return detailsView{"null", string(appendJSON(nil, rec.lat)), string(appendJSON(nil, rec.lng)), "null"}
 	}
-	end := detailsEnds(d)
+	name, lat, lng := detailsEnd(d, partName), detailsEnd(d, partLat), detailsEnd(d, partLng)
 	return detailsView{
-		name:    d[detailsHead+len(`{"id":"`)+len(rec.id)+len(textName) : end[0]],
-		lat:     d[end[0]+len(textLat) : end[1]],
-		lng:     d[end[1]+len(textLng) : end[2]],
-		address: d[end[3]+len(textAddress) : len(d)-len(textOpen)],
+		name:    d[detailsHead+len(`{"id":"`)+len(rec.id)+len(textName) : name],
+		lat:     d[name+len(textLat) : lat],
+		lng:     d[lat+len(textLng) : lng],
+		address: d[detailsEnd(d, partFirst)+len(textAddress) : len(d)-len(textOpen)],
 	}
-}
-
-func detailsEnds(d string) (end [4]int) {
-	for i := range end {
-		end[i] = int(d[10+2*i]) | int(d[11+2*i])<<8
-	}
-	return end
 }
 
 func appendJSON(dst []byte, v any) []byte {

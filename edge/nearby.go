@@ -206,7 +206,7 @@ func (s *Server) fetchDetails(ctx context.Context, sc *scratch) {
 		return
 	}
 	s.details.misses.Add(float64(len(sc.missing)))
-	if err := s.details.load(ctx, slices.Clone(sc.missing)); err != nil && ctx.Err() == nil {
+	if err := s.details.load(ctx, sc.missing); err != nil && ctx.Err() == nil {
 		s.details.degraded.Inc()
 		s.log.Warn("nearby answered without names and addresses", "stores", len(sc.missing), "err", err)
 	}
@@ -248,7 +248,7 @@ func (s *Server) appendFound(b []byte, f *found, fields fieldMask, now time.Time
 	if fields != allFields || d == "" {
 		return appendFields(b, f, fields, now)
 	}
-	end := int(d[16]) | int(d[17])<<8 // of the first part; see encodeDetails
+	end := detailsEnd(d, partFirst)
 	b = append(b, d[detailsHead:end]...)
 	b = appendMilli(b, float64(f.distance))
 	b = append(b, d[end:]...)

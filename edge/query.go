@@ -74,7 +74,7 @@ func unknownParameter(name string, known []string) error {
 	return malformed(clip(name), "is not a parameter of this call; there are: %s", strings.Join(known, ", "))
 }
 
-// noParameters refuses every parameter but consistency, if the call has that one.
+// onlyConsistency refuses every parameter but consistency, which it returns.
 func onlyConsistency(raw string) (consistency, error) {
 	var level consistency
 	err := parameters(raw, func(name, value string) (err error) {
@@ -97,8 +97,7 @@ func noParameters(raw string) error {
 	})
 }
 
-// nearbyParameters are the parameters of GET /v1/nearby. Those from firstLater on are part of the contract, but wait for
-// their time.
+// nearbyParameters are the parameters of GET /v1/nearby. The last two are part of the contract, but wait for their time.
 var nearbyParameters = []string{"lat", "lng", "radius", "limit", "sort", "open_now", "max_wait", "tag", "brand", "cursor", "fields", "consistency", "at", "speed"}
 
 // nearbyQuery is a GET /v1/nearby as asked.

@@ -194,15 +194,32 @@ func (b *Batcher) gather(first *pending) (batch []*pending, next *pending) {
 func (b *Batcher) commit(ctx context.Context, batch []*pending) {
 	taken := batch[:0]
 	writes := make([]Write, 0, len(batch))
-	items := 0
 	for _, p := range batch {
 		b.waiting.Add(-int64(len(p.write.Items)))
 		if p.state.CompareAndSwap(stateWaiting, stateTaken) {
-			taken, writes, items = append(taken, p), append(writes, p.write), items+len(p.write.Items)
+			taken, writes = append(taken, p), append(writes, p.write)
 		}
 	}
 	if len(taken) == 0 {
 		return
+	}
+	err := b.try(ctx, taken, writes)
+	switch {
+	case err == nil:
+	case len(taken) > 1 && retryAlone(err):
+		b.commitEach(ctx, taken, err)
+	default:
+		for _, p := range taken {
+			p.done <- outcome{err: err}
+		}
+	}
+}
+
+// try commits writes in one transaction and, where that succeeds, answers those who wait for them.
+func (b *Batcher) try(ctx context.Context, batch []*pending, writes []Write) error {
+	items := 0
+	for i := range writes {
+		items += len(writes[i].Items)
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.CommitTimeout)
 	defer cancel()
@@ -210,23 +227,17 @@ func (b *Batcher) commit(ctx context.Context, batch []*pending) {
 	results, token, err := b.store.Commit(ctx, writes)
 	b.commitSeconds.Observe(time.Since(start).Seconds())
 	b.batchItems.Observe(float64(items))
-	if err == nil {
-		if b.cfg.Committed != nil {
-			b.cfg.Committed(token)
-		}
-		for i, p := range taken {
-			p.done <- outcome{result: results[i], token: token}
-		}
-		return
+	if err != nil {
+		b.cfg.Log.Error("commit", "writes", len(writes), "items", items, "err", err)
+		return err
 	}
-	b.cfg.Log.Error("commit of a batch", "writes", len(writes), "items", items, "err", err)
-	if len(taken) > 1 && retryAlone(err) {
-		b.commitEach(context.WithoutCancel(ctx), taken, err)
-		return
+	if b.cfg.Committed != nil {
+		b.cfg.Committed(token)
 	}
-	for _, p := range taken {
-		p.done <- outcome{err: err}
+	for i, p := range batch {
+		p.done <- outcome{result: results[i], token: token}
 	}
+	return nil
 }
 
 // maxFailedAlone is how many writes in a row may fail alone until it is plain that the fault is not theirs.
@@ -241,22 +252,17 @@ func (b *Batcher) commitEach(ctx context.Context, batch []*pending, cause error)
 			p.done <- outcome{err: cause}
 			continue
 		}
-		single, cancel := context.WithTimeout(ctx, b.cfg.CommitTimeout)
-		results, token, err := b.store.Commit(single, []Write{p.write})
-		cancel()
-		if err != nil {
-			if failed++; !retryAlone(err) {
-				failed = maxFailedAlone
-			}
-			b.cfg.Log.Error("commit of a single write", "items", len(p.write.Items), "err", err)
-			p.done <- outcome{err: err}
+		err := b.try(ctx, []*pending{p}, []Write{p.write})
+		switch {
+		case err == nil:
+			failed = 0
 			continue
+		case retryAlone(err):
+			failed++
+		default:
+			failed = maxFailedAlone
 		}
-		failed = 0
-		if b.cfg.Committed != nil {
-			b.cfg.Committed(token)
-		}
-		p.done <- outcome{result: results[0], token: token}
+		p.done <- outcome{err: err}
 	}
 }
 

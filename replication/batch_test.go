@@ -152,37 +152,11 @@ type answer struct {
 
 // submit hands the write in from a goroutine of its own, and returns when that is blocked or answered.
 func (b *batching) submit(ctx context.Context, w replication.Write) <-chan answer {
-	c := make(chan answer, 1)
-	go func() {
+	return async(func() answer {
 		var a answer
 		a.result, a.token, a.err = b.Submit(ctx, w)
-		c <- a
-	}()
-	synctest.Wait()
-	return c
-}
-
-// answered returns what must be there already.
-func answered(t *testing.T, c <-chan answer) answer {
-	t.Helper()
-	synctest.Wait()
-	select {
-	case a := <-c:
 		return a
-	default:
-		t.Fatal("the write is not answered")
-		panic("unreachable")
-	}
-}
-
-func unanswered(t *testing.T, c <-chan answer) {
-	t.Helper()
-	synctest.Wait()
-	select {
-	case a := <-c:
-		t.Fatalf("the write is answered: %+v", a)
-	default:
-	}
+	})
 }
 
 func TestBatcherCommitsALoneWriterAtOnce(t *testing.T) {
@@ -233,13 +207,13 @@ func TestBatcherGroupsWritersInOrder(t *testing.T) {
 			rest = append(rest, b.submit(t.Context(), write(one, two)))
 			want[1] = append(want[1], one, two)
 		}
-		unanswered(t, first)
+		blocked(t, first, "the write is still waiting")
 		close(store.gate)
-		if a := answered(t, first); a.err != nil || a.token.XID != 1 {
+		if a := returned(t, first); a.err != nil || a.token.XID != 1 {
 			t.Errorf("the first writer's answer is %+v", a)
 		}
 		for i, c := range rest {
-			a := answered(t, c)
+			a := returned(t, c)
 			if a.err != nil || a.token.XID != 2 {
 				t.Errorf("writer %d's answer is %+v", i, a)
 			}
@@ -280,7 +254,7 @@ func TestBatcherMaxItems(t *testing.T) {
 				}
 				close(store.gate)
 				for _, a := range answers {
-					if got := answered(t, a); got.err != nil {
+					if got := returned(t, a); got.err != nil {
 						t.Error(got.err)
 					}
 				}
@@ -311,18 +285,18 @@ func TestBatcherOverloaded(t *testing.T) {
 			t.Errorf("%v items are waiting, want 5", n)
 		}
 		for _, w := range []replication.Write{write("refused"), writeOf("refused-large", 50)} {
-			if a := answered(t, b.submit(t.Context(), w)); !errors.Is(a.err, replication.ErrOverloaded) {
+			if a := returned(t, b.submit(t.Context(), w)); !errors.Is(a.err, replication.ErrOverloaded) {
 				t.Errorf("a write of %d items past the bound: %v", len(w.Items), a.err)
 			}
 		}
 		close(store.gate)
 		for _, c := range []<-chan answer{under, three, two} {
-			if a := answered(t, c); a.err != nil {
+			if a := returned(t, c); a.err != nil {
 				t.Errorf("a write that was let in: %v", a.err)
 			}
 		}
 		for _, w := range []replication.Write{writeOf("after", 5), writeOf("after-large", 50)} {
-			if a := answered(t, b.submit(t.Context(), w)); a.err != nil {
+			if a := returned(t, b.submit(t.Context(), w)); a.err != nil {
 				t.Errorf("a write of %d items after the rush: %v", len(w.Items), a.err)
 			}
 		}
@@ -370,12 +344,12 @@ func TestBatcherWithdrawsWhatWaits(t *testing.T) {
 		defer cancel()
 		withdrawn, stays := b.submit(ctx, write("withdrawn")), b.submit(t.Context(), write("stays"))
 		time.Sleep(time.Second)
-		if a := answered(t, withdrawn); !errors.Is(a.err, context.DeadlineExceeded) || errors.Is(a.err, replication.ErrOutcomeUnknown) {
+		if a := returned(t, withdrawn); !errors.Is(a.err, context.DeadlineExceeded) || errors.Is(a.err, replication.ErrOutcomeUnknown) {
 			t.Errorf("a writer that gave up while it waited got %v", a.err)
 		}
 		close(store.gate)
 		for _, c := range []<-chan answer{first, stays} {
-			if a := answered(t, c); a.err != nil {
+			if a := returned(t, c); a.err != nil {
 				t.Error(a.err)
 			}
 		}
@@ -412,7 +386,7 @@ func TestBatcherOutcomeUnknownWhenTheWriterLeaves(t *testing.T) {
 		defer cancel()
 		c := b.submit(ctx, write("a"))
 		time.Sleep(time.Second)
-		if a := answered(t, c); !errors.Is(a.err, replication.ErrOutcomeUnknown) || !errors.Is(a.err, context.DeadlineExceeded) {
+		if a := returned(t, c); !errors.Is(a.err, replication.ErrOutcomeUnknown) || !errors.Is(a.err, context.DeadlineExceeded) {
 			t.Errorf("a writer that gave up during the commit got %v", a.err)
 		}
 		close(store.gate)
@@ -437,7 +411,7 @@ func TestBatcherIsolatesAPoisonWrite(t *testing.T) {
 		}
 		close(store.gate)
 		for i, c := range answers {
-			a := answered(t, c)
+			a := returned(t, c)
 			switch {
 			case names[i] == "poison":
 				if !errors.Is(a.err, errPoison) || errors.Is(a.err, replication.ErrOutcomeUnknown) {
@@ -499,12 +473,12 @@ func TestBatcherWriterLeavesDuringTheRetry(t *testing.T) {
 		store.gate <- struct{}{} // the batch, which fails
 		synctest.Wait()          // a is being committed on its own
 		cancel()
-		left := answered(t, leaves)
+		left := returned(t, leaves)
 		close(store.gate)
-		if got := answered(t, a); got.err != nil {
+		if got := returned(t, a); got.err != nil {
 			t.Error(got.err)
 		}
-		if got := answered(t, poison); !errors.Is(got.err, errPoison) {
+		if got := returned(t, poison); !errors.Is(got.err, errPoison) {
 			t.Error(got.err)
 		}
 		written := store.times()["leaves"]
@@ -528,13 +502,13 @@ func TestBatcherOutcomeUnknownFromTheStore(t *testing.T) {
 			answers = append(answers, b.submit(t.Context(), write(name)))
 		}
 		store.gate <- struct{}{}
-		if a := answered(t, first); a.err != nil {
+		if a := returned(t, first); a.err != nil {
 			t.Fatal(a.err)
 		}
 		store.failNext(fmt.Errorf("the connection broke: %w", replication.ErrOutcomeUnknown))
 		close(store.gate)
 		for _, c := range answers {
-			if a := answered(t, c); !errors.Is(a.err, replication.ErrOutcomeUnknown) {
+			if a := returned(t, c); !errors.Is(a.err, replication.ErrOutcomeUnknown) {
 				t.Errorf("a writer of the batch got %v", a.err)
 			}
 		}
@@ -569,7 +543,7 @@ func TestBatcherShutdown(t *testing.T) {
 		synctest.Wait()
 		close(store.gate)
 		for i, c := range answers {
-			if a := answered(t, c); a.err != nil {
+			if a := returned(t, c); a.err != nil {
 				t.Errorf("write %d, accepted before the end: %v", i, a.err)
 			}
 		}
@@ -597,15 +571,15 @@ func TestBatcherCommittedComesBeforeTheAnswers(t *testing.T) {
 		b := startBatcher(t, store, replication.BatcherConfig{Committed: func(token replication.Token) { called <- token; <-hold }})
 		a, p := b.submit(t.Context(), write("a")), b.submit(t.Context(), write("poison"))
 		close(store.gate)
-		unanswered(t, a)
+		blocked(t, a, "the write is still waiting")
 		if token := <-called; token != (replication.Token{Epoch: 1, XID: 1}) {
 			t.Errorf("Committed is called with %+v", token)
 		}
 		close(hold)
-		if got := answered(t, a); got.err != nil {
+		if got := returned(t, a); got.err != nil {
 			t.Error(got.err)
 		}
-		if got := answered(t, p); !errors.Is(got.err, errPoison) || len(called) != 0 {
+		if got := returned(t, p); !errors.Is(got.err, errPoison) || len(called) != 0 {
 			t.Errorf("a commit that failed is answered with %v, and Committed was called %d times", got.err, len(called))
 		}
 	})

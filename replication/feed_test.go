@@ -54,32 +54,33 @@ func (f *feeding) poked() {
 	synctest.Wait()
 }
 
-// async runs fn and returns its error when it is there.
-func async(fn func() error) <-chan error {
-	c := make(chan error, 1)
+// async runs fn in a goroutine of its own and returns when that is blocked or done; what fn returned comes from the channel.
+func async[T any](fn func() T) <-chan T {
+	c := make(chan T, 1)
 	go func() { c <- fn() }()
 	synctest.Wait()
 	return c
 }
 
-func returned(t *testing.T, c <-chan error) error {
+// returned is what must be there already.
+func returned[T any](t *testing.T, c <-chan T) T {
 	t.Helper()
 	synctest.Wait()
 	select {
-	case err := <-c:
-		return err
+	case v := <-c:
+		return v
 	default:
 		t.Fatal("it has not returned")
-		return nil
+		panic("unreachable")
 	}
 }
 
-func blocked(t *testing.T, c <-chan error, why string) {
+func blocked[T any](t *testing.T, c <-chan T, why string) {
 	t.Helper()
 	synctest.Wait()
 	select {
-	case err := <-c:
-		t.Fatalf("it has returned (%v), though %s", err, why)
+	case v := <-c:
+		t.Fatalf("it has returned (%v), though %s", v, why)
 	default:
 	}
 }

@@ -243,9 +243,6 @@ func (p *Postgres) Addr() string { return address(p.port) }
 // Data is the server's data folder.
 func (p *Postgres) Data() string { return filepath.Join(p.dir, "data") }
 
-// Programs is the folder of PostgreSQL's programs, for pg_rewind and the like.
-func (p *Postgres) Programs() string { return p.bin }
-
 // Password is that of every role over TCP.
 func (p *Postgres) Password() string { return p.password }
 
