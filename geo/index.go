@@ -72,8 +72,8 @@ type spot struct {
 // leafMax is the most points that a leaf holds, leafMin the number at which a subtree that has shrunk becomes one leaf.
 // Their distance keeps a point that flips between two places from splitting and merging all the time.
 const (
-	leafMax = 32
-	leafMin = 16
+	leafMax = 64
+	leafMin = 32
 )
 
 // maxKids is how many branches a node can have.

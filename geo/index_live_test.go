@@ -350,7 +350,7 @@ func effort(x *Index, q Point, k int) int {
 	l := look{q: q.vec(), far: 1}
 	var count func(t subtree) int
 	count = func(t subtree) int {
-		if l.nearest(&t.ball, l.q.chord2(t.c)) > last {
+		if l.nearest(&t.ball) > markOf(last) {
 			return 1
 		}
 		sum := 1 + len(t.spots)
@@ -438,7 +438,7 @@ func TestDeepPagesSkip(t *testing.T) {
 	x := built(t, points)
 	q := points[0]
 	half := page(x, q, 0, nil, 25_000)
-	l := look{q: q.vec(), limit: 1e300, reach: 1e300, far: 1, from: keyAt(half[len(half)-1].Distance)}
+	l := look{q: q.vec(), limit: markOf(1e300), far: 1, from: markOf(keyAt(half[len(half)-1].Distance))}
 	looked := 0
 	var count func(b *branch)
 	count = func(b *branch) {
@@ -446,10 +446,11 @@ func TestDeepPagesSkip(t *testing.T) {
 		if b.inner == nil {
 			return
 		}
-		f := &frontier{less: byID}
-		for s, more := l.intoInner(f, b.inner); more; s, more = f.pop() {
-			if s.key <= l.from {
-				count(f.nodes[s.node-1])
+		var r run
+		l.kids(&r, b.inner)
+		for i, mark := range r.marks[:r.left] {
+			if mark <= l.from {
+				count(&b.inner.kids[r.refs[i]])
 			}
 		}
 	}

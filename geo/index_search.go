@@ -47,106 +47,104 @@ func (x *Index) Nearby(q Point, s Search, yield func(Hit) bool) {
 	if t.root.empty() {
 		return
 	}
-	l := look{q: q.vec(), limit: sepKey(math.Inf(1)), reach: math.Inf(1), far: x.bend.far}
-	l.from = sepKey(math.Float64frombits(uint64(s.From)))
+	l := look{q: q.vec(), limit: markOf(sepKey(math.Inf(1))), from: s.From, passed: s.Passed, far: x.bend.far}
 	bounded := s.Within > 0 && s.Within < MaxDistance
 	if bounded {
-		l.limit = keyAt(s.Within + searchSlack)
-	}
-	if l.limit <= 2 {
-		l.reach = math.Sqrt(float64(l.limit)) + roundOff
+		l.limit = markOf(keyAt(s.Within + searchSlack))
 	}
 	f := x.queue.Get().(*frontier)
-	for e, more := f.toward(0, &t.root.branch), true; more; {
-		if e.node == 0 {
-			h := Hit{e.ref, e.key.distance(), Mark(math.Float64bits(float64(e.key)))}
-			if (!bounded || h.Distance <= s.Within) && !yield(h) {
-				break
+	for e, more := l.into(f, &t.root.branch); more; {
+		if e.run&isPoint == 0 {
+			kid := &f.runs[e.run].inner.kids[e.ref]
+			if sibling, more := f.take(e.run); more {
+				f.push(sibling)
 			}
-			e, more = f.pop()
-		} else if b := f.nodes[e.node-1]; b.inner != nil {
-			e, more = l.intoInner(f, b.inner)
-		} else {
-			l.intoLeaf(f, b.spots, s.Passed)
-			e, more = f.pop()
+			e, more = l.into(f, kid)
+			continue
 		}
+		h := Hit{Ref(e.ref), e.mark.key().distance(), e.mark}
+		if (!bounded || h.Distance <= s.Within) && !yield(h) {
+			break
+		}
+		e, more = f.next(e.run &^ isPoint)
 	}
 	f.drop()
 	x.queue.Put(f)
 }
 
+func markOf(k sepKey) Mark { return Mark(math.Float64bits(float64(k))) }
+
+func (m Mark) key() sepKey { return sepKey(math.Float64frombits(uint64(m))) }
+
 // look is what a search wants.
 type look struct {
 	q           vec
-	limit, from sepKey
-	reach       float64 // limit as a straight line, or infinite beyond a quarter of the circumference
+	limit, from Mark
+	passed      func(Ref) bool
 	far         float64 // see bend
 }
 
-// intoInner adds the kids within the bounds and takes the frontier's first step.
-func (l *look) intoInner(f *frontier, n *inner) (step, bool) {
-	var best step
-	for i := range n.len() {
-		b := &n.balls[i]
-		c2, outer := l.q.chord2(b.c), l.reach+b.r
-		if c2 > outer*outer || l.from > 0 && l.farthest(b) < l.from {
-			continue
-		}
-		k := l.nearest(b, c2)
-		if k > l.limit {
-			continue
-		}
-		s := f.toward(k, &n.kids[i])
-		if best.node == 0 {
-			best = s
-			continue
-		}
-		if s.key < best.key {
-			s, best = best, s
-		}
-		f.push(s)
+// into looks into a node and returns the search's next step.
+func (l *look) into(f *frontier, b *branch) (step, bool) {
+	at, r := f.newRun(b.inner)
+	if b.inner != nil {
+		l.kids(r, b.inner)
+	} else {
+		l.points(r, b.spots)
 	}
-	if best.node == 0 {
-		return f.pop()
-	}
-	return f.exchange(best), true
+	return f.next(at)
 }
 
-func (l *look) intoLeaf(f *frontier, spots []spot, passed func(Ref) bool) {
+// kids adds those within the bounds.
+func (l *look) kids(r *run, n *inner) {
+	for i := range n.len() {
+		b := &n.balls[i]
+		if l.from > 0 && l.farthest(b) < l.from {
+			continue
+		}
+		r.add(l.nearest(b), l.limit, uint32(i))
+	}
+}
+
+// points adds those within the bounds.
+func (l *look) points(r *run, spots []spot) {
 	for i := range spots {
 		s := &spots[i]
 		k := sepKey(l.q.chord2(s.at))
 		if k > 2 {
 			k = keyBetween(l.q, s.at)
 		}
-		if k > l.limit || k < l.from || k == l.from && passed != nil && passed(s.ref) {
+		m := markOf(k)
+		if m <= l.from && (m < l.from || l.passed != nil && l.passed(s.ref)) {
 			continue
 		}
-		f.push(step{key: k, ref: s.ref})
+		r.add(m, l.limit, uint32(s.ref))
 	}
 }
 
-// nearest is at most the key of any point in the ball, whose centre has the chord2.
-func (l *look) nearest(b *ball, c2 float64) sepKey {
-	r := b.r
-	if c2 <= r*r {
-		return 0
+// nearest is at most the mark of any point in the ball.
+func (l *look) nearest(b *ball) Mark {
+	d := math.Sqrt(l.q.chord2(b.c)) - b.r
+	if d*d > 2 && d > 0 {
+		return l.beyond(b)
 	}
-	d := math.Sqrt(c2) - r
-	if d*d <= 2 {
-		return sepKey(d * d)
-	}
-	anti := math.Sqrt(l.q.antiChord2(b.c)) + r*l.far
-	return sepKey(4 / (anti * anti))
+	inside := Mark(int64(math.Float64bits(d)) >> 63) // all ones where d is negative; a branch would often be foreseen wrongly
+	return markOf(sepKey(d*d)) &^ inside
+}
+
+// beyond is nearest for a ball farther away than a quarter of the circumference.
+func (l *look) beyond(b *ball) Mark {
+	anti := math.Sqrt(l.q.antiChord2(b.c)) + b.r*l.far
+	return markOf(sepKey(4 / (anti * anti)))
 }
 
 // farthest is at least the key of any point in the ball.
-func (l *look) farthest(b *ball) sepKey {
+func (l *look) farthest(b *ball) Mark {
 	r := b.r
 	d := math.Sqrt(l.q.chord2(b.c)) + r
 	if d*d <= 2 {
-		return sepKey(d * d)
+		return markOf(sepKey(d * d))
 	}
 	anti := max(0, math.Sqrt(l.q.antiChord2(b.c))-r)
-	return sepKey(4 / (anti * anti))
+	return markOf(sepKey(4 / (anti * anti)))
 }
