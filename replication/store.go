@@ -118,11 +118,16 @@ type Head struct {
 	LSN  uint64
 }
 
-// Row is a store that exists, with its live queue (nil: never reported).
+// Row is a store with its live queue (nil: none reported), or in a snapshot the tombstone of one.
 type Row struct {
-	Store shortline.Store
+	Store shortline.Store // of a tombstone nothing but the ID
 	Rev   uint64
 	Queue *shortline.Queue
+	// Deleted says that this is a tombstone.
+	Deleted bool
+	// QueueRev is that of the queue's row, also of its tombstone, which readers hold against late changes; 0: there never was
+	// a queue. Only snapshots need have it.
+	QueueRev uint64
 }
 
 // Page is a run of the change feed.
@@ -161,7 +166,8 @@ type Committer interface {
 // Source is what the feed reads: a snapshot in keyed chunks, and the changes after a cursor.
 type Source interface {
 	Head(ctx context.Context) (Head, error)
-	// Snapshot returns up to limit rows with id > after, in byte order of id; fewer than limit means the end.
+	// Snapshot returns up to limit rows with id > after, in byte order of id; fewer than limit means the end. Tombstones are
+	// among them: a delete may lie below the reader's cursor and an older put of the store above it.
 	Snapshot(ctx context.Context, after shortline.StoreID, limit int) ([]Row, error)
 	// Keys returns every key, revoked ones too.
 	Keys(ctx context.Context) ([]shortline.Key, error)
