@@ -170,9 +170,15 @@ func (s *state) Load(rows []replication.Row) {
 	for i := range rows {
 		row := &rows[i]
 		_, sl := s.own(row.Store.ID)
-		s.putRecord(sl, &row.Store, row.Rev)
+		if row.Deleted {
+			s.bury(sl, row.Rev)
+		} else {
+			s.putRecord(sl, &row.Store, row.Rev)
+		}
 		if row.Queue != nil {
 			s.setQueue(sl, row.Queue)
+		} else {
+			s.buryQueue(sl, row.QueueRev)
 		}
 	}
 }
@@ -298,28 +304,43 @@ func (s *state) place(tx *geo.Tx, c *shortline.Change) error {
 		}
 	case shortline.StoreDeleted:
 		ref, sl := s.own(shortline.StoreID(c.Subject))
-		old := sl.record.Load()
 		// The queue has a rev of its own: memory may know a newer store already and still hold the queue of the old one,
 		// or hold the queue of the store that came after.
-		if c.Queue != nil && c.Queue.Rev > sl.queueRev {
-			sl.queueRev = c.Queue.Rev
-			if sl.queue.Swap(0) != 0 && old.attrs != nil {
-				s.queues.Add(-1)
-			}
+		if c.Queue != nil {
+			s.buryQueue(sl, c.Queue.Rev)
 		}
-		if old.rev >= c.Rev {
-			return nil
-		}
-		tx.Delete(ref)
-		s.setRecord(sl, &record{id: old.id, rev: c.Rev})
-		if old.attrs != nil {
-			s.stores.Add(-1)
-			if sl.queue.Load() != 0 { // that of the store that comes after
-				s.queues.Add(-1)
-			}
+		if s.bury(sl, c.Rev) {
+			tx.Delete(ref)
 		}
 	}
 	return nil
+}
+
+// bury leaves a tombstone in place of the record, and tells whether that is news.
+func (s *state) bury(sl *slot, rev uint64) bool {
+	old := sl.record.Load()
+	if old.rev >= rev {
+		return false
+	}
+	s.setRecord(sl, &record{id: old.id, rev: rev})
+	if old.attrs != nil {
+		s.stores.Add(-1)
+		if sl.queue.Load() != 0 { // that of the store that comes after
+			s.queues.Add(-1)
+		}
+	}
+	return true
+}
+
+// buryQueue leaves a tombstone in place of the queue.
+func (s *state) buryQueue(sl *slot, rev uint64) {
+	if rev <= sl.queueRev {
+		return
+	}
+	sl.queueRev = rev
+	if sl.queue.Swap(0) != 0 && sl.record.Load().attrs != nil {
+		s.queues.Add(-1)
+	}
 }
 
 // own returns the slot of an id, a new one where it has none.

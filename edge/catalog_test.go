@@ -562,3 +562,25 @@ func TestCatalogScheduleAcrossMinutes(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// TestSnapshotTombstones: what a snapshot says is gone does not come back with an older change.
+func TestSnapshotTombstones(t *testing.T) {
+	s := loaded(
+		replication.Row{Store: shortline.Store{ID: "gone"}, Rev: 4, Deleted: true, QueueRev: 3},
+		replication.Row{Store: *catalogStore("here", 1, 1), Rev: 5, QueueRev: 3}, // it came back, and its queue did not
+	)
+	s.Apply([]shortline.Change{storePut(catalogStore("gone", 1, 1), 3), queueSet("gone", 2, 9), queueSet("here", 2, 9)})
+	if got, want := s.see("gone"), (seen{Length: -1}); got != want {
+		t.Errorf("an older put brings a deleted store back: %+v", got)
+	}
+	if got, want := s.see("here"), (seen{Rev: 5, Lat: 1, Lng: 1, Length: -1}); got != want {
+		t.Errorf("after an older change of a queue that is gone there is %+v, want %+v", got, want)
+	}
+	if s.stores.Load() != 1 || s.queues.Load() != 0 || s.index.Len() != 1 {
+		t.Errorf("%d stores, %d queues, %d in the index; want 1, 0, 1", s.stores.Load(), s.queues.Load(), s.index.Len())
+	}
+	s.Apply([]shortline.Change{storePut(catalogStore("gone", 2, 2), 5)})
+	if got := s.see("gone"); got.Rev != 5 {
+		t.Errorf("after a newer put there is %+v, want rev 5", got)
+	}
+}

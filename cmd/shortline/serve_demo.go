@@ -16,12 +16,13 @@ const demoStore = "kc-03576"
 
 // loadDemo puts the demo stores into a store that is empty.
 func (n *node) loadDemo(ctx context.Context) error {
-	rows, err := n.store.Snapshot(ctx, "", 1)
-	if err != nil {
-		return fmt.Errorf("look for stores: %w", err)
-	}
-	if len(rows) > 0 {
-		return nil
+	empty := true
+	err := n.eachStore(ctx, func(shortline.Store) bool {
+		empty = false
+		return false
+	})
+	if err != nil || !empty {
+		return err
 	}
 	stores, err := demo.Stores()
 	if err != nil {
@@ -49,26 +50,39 @@ func (n *node) loadDemo(ctx context.Context) error {
 	return nil
 }
 
-// runSimulator moves the queues of the stores that there are now until ctx ends.
-func (n *node) runSimulator(ctx context.Context) error {
-	var stores []shortline.Store
+// eachStore calls each with every store in the database, in order of their ids, until it returns false.
+func (n *node) eachStore(ctx context.Context, each func(shortline.Store) bool) error {
+	const chunk = 1000
 	for after := shortline.StoreID(""); ; {
-		rows, err := n.store.Snapshot(ctx, after, 1000)
+		rows, err := n.store.Snapshot(ctx, after, chunk)
 		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("read the stores to simulate: %w", err)
+			return fmt.Errorf("read the stores: %w", err)
 		}
 		for i := range rows {
-			stores = append(stores, rows[i].Store)
+			if !rows[i].Deleted && !each(rows[i].Store) {
+				return nil
+			}
 		}
-		if len(rows) < 1000 {
-			break
+		if len(rows) < chunk {
+			return nil
 		}
 		after = rows[len(rows)-1].Store.ID
 	}
-	if len(stores) == 0 {
+}
+
+// runSimulator moves the queues of the stores that there are now until ctx ends.
+func (n *node) runSimulator(ctx context.Context) error {
+	var stores []shortline.Store
+	err := n.eachStore(ctx, func(st shortline.Store) bool {
+		stores = append(stores, st)
+		return true
+	})
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return err
+	case len(stores) == 0:
 		n.log.Warn("there is nothing to simulate: no stores; import some, or start with --demo")
 		return nil
 	}

@@ -30,14 +30,14 @@ func (c readConnector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
 type reads struct{ head, snapshot, keys, changes, rows, rollups *sql.Stmt }
 
 func (r *reads) prepare(ctx context.Context, db *sql.DB) error {
-	const row = "SELECT s.id, s.rev, s.body, q.rev, q.length, q.updated_at FROM stores s LEFT JOIN queues q ON q.store = s.no WHERE s.deleted = 0 AND "
+	const row = "SELECT s.id, s.rev, s.deleted, s.body, q.rev, q.length, q.updated_at FROM stores s LEFT JOIN queues q ON q.store = s.no WHERE "
 	for _, p := range []struct {
 		to  **sql.Stmt
 		sql string
 	}{
 		{&r.head, "SELECT epoch, last_xid FROM control"},
 		{&r.snapshot, row + "s.id > ? ORDER BY s.id LIMIT ?"},
-		{&r.rows, row + "s.id IN (SELECT value FROM json_each(?))"},
+		{&r.rows, row + "s.deleted = 0 AND s.id IN (SELECT value FROM json_each(?))"},
 		{&r.keys, "SELECT id, rev, hash, body FROM keys ORDER BY id"},
 		// The control row stands beside every change, so that both are of one state; it is there also without changes.
 		{&r.changes, `SELECT c.epoch, c.last_xid, c.pruned_xid, c.pruned_id,
@@ -141,24 +141,33 @@ func (s *Store) rows(ctx context.Context, doing string, st *sql.Stmt, atMost int
 }
 
 func scanRow(row []any) (r replication.Row, err error) {
-	var rev int64
+	var rev, deleted int64
 	id, ok1 := row[0].(string)
-	body, ok2 := row[2].(string)
-	if err := ints(row[1:2], &rev); err != nil || !ok1 || !ok2 {
+	body, ok2 := row[3].(string)
+	if err := ints(row[1:3], &rev, &deleted); err != nil || !ok1 || !ok2 {
 		return r, fmt.Errorf("store %v: its row is malformed", row[0])
 	}
-	r.Rev = uint64(rev)
-	if r.Store, err = decodeStore(shortline.StoreID(id), body); err != nil {
-		return r, err
+	r.Rev, r.Deleted, r.Store.ID = uint64(rev), deleted != 0, shortline.StoreID(id)
+	if !r.Deleted {
+		if r.Store, err = decodeStore(r.Store.ID, body); err != nil {
+			return r, err
+		}
 	}
-	if row[4] == nil { // never reported, or gone with the store
+	if row[4] == nil { // never reported
 		return r, nil
 	}
 	var qrev, n, at int64
-	if err := ints(row[3:], &qrev, &n, &at); err != nil {
+	if err := ints(row[4:5], &qrev); err != nil {
 		return r, fmt.Errorf("store %s: its queue: %w", id, err)
 	}
-	r.Queue = &shortline.Queue{Length: int(n), UpdatedAt: time.UnixMilli(at).UTC(), Rev: uint64(qrev)}
+	r.QueueRev = uint64(qrev)
+	if row[5] == nil { // gone with the store
+		return r, nil
+	}
+	if err := ints(row[5:], &n, &at); err != nil {
+		return r, fmt.Errorf("store %s: its queue: %w", id, err)
+	}
+	r.Queue = &shortline.Queue{Length: int(n), UpdatedAt: time.UnixMilli(at).UTC(), Rev: r.QueueRev}
 	return r, nil
 }
 

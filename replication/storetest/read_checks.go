@@ -20,12 +20,18 @@ func checkSnapshot(r *rig) {
 	}
 	items = append(items, length("aa", 5), put(place("a-deleted", "Gone")), del("a-deleted"), del("9"))
 	r.items(items...)
-	ids = slices.DeleteFunc(ids, func(id shortline.StoreID) bool { return id == "9" })
+	ids = append(ids, "a-deleted")
 	slices.Sort(ids)
 	for limit := 1; limit <= len(ids)+1; limit++ {
 		var got []shortline.StoreID
 		for _, row := range r.all(limit) {
 			got = append(got, row.Store.ID)
+			if id := row.Store.ID; id == "a-deleted" || id == "9" {
+				if want := (replication.Row{Store: shortline.Store{ID: id}, Rev: 2, Deleted: true}); !row.Store.Equal(&want.Store) || row.Rev != 2 || !row.Deleted || row.Queue != nil {
+					r.Errorf("row %+v, want the tombstone %+v", row, want)
+				}
+				continue
+			}
 			if q := row.Queue; (q != nil) != (row.Store.ID == "aa") || row.Store.Name != "Name of "+string(row.Store.ID) || row.Rev != 1 {
 				r.Errorf("row %+v", row)
 			}
@@ -34,9 +40,17 @@ func checkSnapshot(r *rig) {
 			r.Fatalf("in chunks of %d the ids are %q, want byte order: %q", limit, got, ids)
 		}
 	}
-	rows := r.chunk("a-deleted", 1)
+	rows := r.chunk("a-never", 1)
 	if len(rows) != 1 || rows[0].Store.ID != "a." {
 		r.Errorf("the row after one that does not exist is %+v", rows)
+	}
+	r.items(del("aa"))
+	if rows := r.chunk("aA", 2); len(rows) != 2 || rows[0].Store.ID != "a_" || !rows[1].Deleted || rows[1].Queue != nil || rows[1].QueueRev != 2 {
+		r.Errorf("the tombstone of a store with a queue is %+v, want that of the queue with it", rows)
+	}
+	r.items(put(place("aa", "Again")))
+	if rows := r.chunk("a_", 1); len(rows) != 1 || rows[0].Deleted || rows[0].Queue != nil || rows[0].QueueRev != 2 {
+		r.Errorf("a store that came back is %+v, want the tombstone of its queue with it", rows)
 	}
 	expect(r, "rows after the last", len(r.chunk("zz", 5)), 0)
 }

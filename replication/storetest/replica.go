@@ -31,10 +31,12 @@ func newReplica() *replica {
 
 func (m *replica) load(rows []replication.Row) {
 	for _, row := range rows {
-		m.setStore(row.Store.ID, row.Rev, &row.Store)
-		if row.Queue != nil {
-			m.setQueue(row.Store.ID, row.Queue.Rev, row.Queue)
+		if row.Deleted {
+			m.setStore(row.Store.ID, row.Rev, nil)
+		} else {
+			m.setStore(row.Store.ID, row.Rev, &row.Store)
 		}
+		m.setQueue(row.Store.ID, row.QueueRev, row.Queue)
 	}
 }
 
@@ -75,9 +77,12 @@ func (m *replica) setQueue(id shortline.StoreID, rev uint64, q *shortline.Queue)
 func (m *replica) rows() []replication.Row {
 	var rows []replication.Row
 	for _, id := range slices.Sorted(maps.Keys(m.stores)) {
-		if s := m.stores[id]; s.store != nil {
-			rows = append(rows, replication.Row{Store: *s.store, Rev: s.rev, Queue: m.queues[id].queue})
+		s, q := m.stores[id], m.queues[id]
+		row := replication.Row{Store: shortline.Store{ID: id}, Rev: s.rev, Queue: q.queue, Deleted: s.store == nil, QueueRev: q.rev}
+		if s.store != nil {
+			row.Store = *s.store
 		}
+		rows = append(rows, row)
 	}
 	return rows
 }
@@ -91,8 +96,8 @@ func expectRows(r *rig, what string, got, want []replication.Row) {
 	}
 	for i := range got {
 		g, w := &got[i], &want[i]
-		if !g.Store.Equal(&w.Store) || g.Rev != w.Rev {
-			r.Errorf("%s: row %d is %+v rev %d, want %+v rev %d", what, i, g.Store, g.Rev, w.Store, w.Rev)
+		if !g.Store.Equal(&w.Store) || g.Rev != w.Rev || g.Deleted != w.Deleted || g.QueueRev != w.QueueRev {
+			r.Errorf("%s: row %d is %+v, want %+v", what, i, *g, *w)
 			return
 		}
 		expectQueue(r, what+": the queue of store "+string(g.Store.ID), g.Queue, w.Queue)
