@@ -68,8 +68,8 @@ func (s *Server) nearby(c echo.Context) error {
 	h := w.Header()
 	h["Content-Type"] = jsonHeader
 	h["Cache-Control"] = noStoreHeader
-	h[headerToken] = []string{pos.token}
-	h["Content-Length"] = []string{strconv.Itoa(len(sc.body))}
+	values := [2]string{pos.token, strconv.Itoa(len(sc.body))} // one allocation for both
+	h[headerToken], h["Content-Length"] = values[:1:1], values[1:]
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
 		return nil
