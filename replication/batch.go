@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,13 +13,20 @@ import (
 
 // BatcherConfig sets up a Batcher. Its zero value works.
 type BatcherConfig struct {
+	// Lanes is the most transactions that may be under way at once (1, which suits a store with a single writer). More than
+	// one is for a store that takes Commit from several goroutines and locks rows in one order. The last lane is that of
+	// writes to several stores.
+	Lanes int
 	// MaxItems is the most items in one transaction (500). A single larger Write goes in a transaction of its own.
 	MaxItems int
-	// MaxWaiting is the most items that may wait to be committed (20,000); past it Submit returns ErrOverloaded.
+	// MaxWaiting is the most items that may wait to be committed, over all lanes (20,000); past it Submit returns
+	// ErrOverloaded. What is being committed does not count.
 	MaxWaiting int
 	// CommitTimeout bounds one transaction (30 s). It is a bound on a hanging disk, not a client's deadline.
 	CommitTimeout time.Duration
 	// Committed, if set, is called after each transaction with the token that covers it, before its writers are answered.
+	// With several lanes it is called from several goroutines at once, with tokens in no particular order; while it blocks,
+	// it holds up the lane that called it.
 	Committed  func(Token)
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -29,33 +35,29 @@ type BatcherConfig struct {
 // Batcher turns the writes of all clients of a node into few transactions (group commit). While one transaction is being
 // made durable, the writes that arrive meanwhile gather, and all go into the next one: a lone writer is never kept waiting
 // for company, and a thousand writers share the cost of one flush to disk.
+//
+// A Batcher has lanes, each with one transaction under way at most, so that one that takes long holds up only the writes of
+// its lane. A Write to one store goes to a lane by hash of the store's id. A Write to several goes whole to the one lane for
+// such: it locks rows of the other lanes' stores until it is durable, and with one such transaction at a time a Write to one
+// store waits for a single one of them, and not for a chain. The order that this keeps:
+//   - A Submit that begins after another was acknowledged comes after it, whatever their stores.
+//   - Of writes under way at once, those to the same single store are committed in the order in which they were submitted,
+//     and so are those to several stores among themselves.
+//   - Beyond that there is none: a Write to several stores that is under way together with one to a single store of them may
+//     come before or after it. The store's row locks keep the two apart.
+//
+// A write that waits holds no lock, and each lane has a worker of its own that serves it in order of arrival, so no lane
+// starves another; what lanes share is the bound on how much may wait.
 type Batcher struct {
 	cfg   BatcherConfig
 	store Committer
-	queue chan *pending
-	// mu is held for reading while a write is put into queue, and for writing when the Batcher closes, so that nothing
-	// enters the queue once Run has begun to empty it for the last time.
-	mu      sync.RWMutex
-	down    bool // guarded by mu
-	waiting atomic.Int64
+	lanes *lanes
 
 	commitSeconds prometheus.Histogram
 	batchItems    prometheus.Histogram
+	inFlight      prometheus.Gauge
 	overloaded    prometheus.Counter
 }
-
-// pending is one write on its way. Whoever moves state away from waiting owns the write.
-type pending struct {
-	write Write
-	state atomic.Int32
-	done  chan outcome // holds one
-}
-
-const (
-	stateWaiting int32 = iota
-	stateTaken
-	stateWithdrawn
-)
 
 type outcome struct {
 	result Result
@@ -65,6 +67,9 @@ type outcome struct {
 
 // NewBatcher makes a Batcher that commits to the store. It starts nothing; see Run.
 func NewBatcher(store Committer, cfg BatcherConfig) *Batcher {
+	if cfg.Lanes == 0 {
+		cfg.Lanes = 1
+	}
 	if cfg.MaxItems == 0 {
 		cfg.MaxItems = 500
 	}
@@ -78,20 +83,22 @@ func NewBatcher(store Committer, cfg BatcherConfig) *Batcher {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	b := &Batcher{
-		cfg: cfg, store: store, queue: make(chan *pending, cfg.MaxWaiting),
+		cfg: cfg, store: store, lanes: newLanes(cfg.Lanes, cfg.MaxItems, cfg.MaxWaiting),
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "shortline_store_commit_seconds", Help: "Time of one write transaction until it is durable.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
 		batchItems: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "shortline_store_commit_items", Help: "Items written in one transaction.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 11)}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "shortline_store_commits_in_flight", Help: "Write transactions under way; at most one a lane."}),
 		overloaded: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "shortline_writes_overloaded_total", Help: "Writes refused because too many were waiting."}),
 	}
 	if r := cfg.Registerer; r != nil {
 		waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "shortline_writes_waiting", Help: "Items waiting to be committed."}, func() float64 { return float64(b.waiting.Load()) })
-		r.MustRegister(b.commitSeconds, b.batchItems, b.overloaded, waiting)
+			Name: "shortline_writes_waiting", Help: "Items waiting to be committed."}, func() float64 { return float64(b.lanes.items()) })
+		r.MustRegister(b.commitSeconds, b.batchItems, b.inFlight, b.overloaded, waiting)
 	}
 	return b
 }
@@ -106,8 +113,11 @@ func (b *Batcher) Submit(ctx context.Context, w Write) (Result, Token, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, Token{}, err
 	}
-	p := &pending{write: w, done: make(chan outcome, 1)}
-	if err := b.enqueue(p); err != nil {
+	p, err := b.lanes.add(w)
+	if err != nil {
+		if errors.Is(err, ErrOverloaded) {
+			b.overloaded.Inc()
+		}
 		return Result{}, Token{}, err
 	}
 	select {
@@ -115,7 +125,7 @@ func (b *Batcher) Submit(ctx context.Context, w Write) (Result, Token, error) {
 		return o.result, o.token, o.err
 	case <-ctx.Done():
 	}
-	if p.state.CompareAndSwap(stateWaiting, stateWithdrawn) {
+	if b.lanes.withdraw(p) {
 		return Result{}, Token{}, ctx.Err()
 	}
 	select { // it may have been answered at the same moment
@@ -126,105 +136,58 @@ func (b *Batcher) Submit(ctx context.Context, w Write) (Result, Token, error) {
 	}
 }
 
-func (b *Batcher) enqueue(p *pending) error {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	if b.down {
-		return ErrClosed
-	}
-	n := int64(len(p.write.Items))
-	if w := b.waiting.Add(n); w > int64(b.cfg.MaxWaiting) && w > n { // one large write into an empty queue is let in
-		b.waiting.Add(-n)
-		b.overloaded.Inc()
-		return ErrOverloaded
-	}
-	select {
-	case b.queue <- p:
-		return nil
-	default:
-		b.waiting.Add(-n)
-		b.overloaded.Inc()
-		return ErrOverloaded
-	}
-}
-
-// Run commits until ctx ends, then commits what has been accepted, refuses the rest, and returns nil.
+// Run commits until ctx ends, then refuses what comes, commits what has been accepted, and returns nil.
 func (b *Batcher) Run(ctx context.Context) error {
-	var carried *pending // taken from the queue but too large for the batch at hand
-	for {
-		first := carried
-		carried = nil
-		if first == nil {
-			select {
-			case first = <-b.queue:
-			case <-ctx.Done():
-				b.mu.Lock()
-				b.down = true
-				b.mu.Unlock()
-				select {
-				case first = <-b.queue:
-				default:
-					return nil
-				}
-			}
-		}
-		var batch []*pending
-		batch, carried = b.gather(first)
-		b.commit(context.WithoutCancel(ctx), batch)
+	var workers sync.WaitGroup
+	for i := range b.lanes.each {
+		workers.Go(func() { b.work(context.WithoutCancel(ctx), &b.lanes.each[i]) })
 	}
+	<-ctx.Done()
+	b.lanes.close()
+	workers.Wait()
+	return nil
 }
 
-// gather returns first and what else waits, up to MaxItems items, and the write that no longer fitted.
-func (b *Batcher) gather(first *pending) (batch []*pending, next *pending) {
-	batch, items := []*pending{first}, len(first.write.Items)
-	for items < b.cfg.MaxItems {
-		select {
-		case p := <-b.queue:
-			if items+len(p.write.Items) > b.cfg.MaxItems {
-				return batch, p
-			}
-			batch, items = append(batch, p), items+len(p.write.Items)
+// work commits what comes into the lane until the lanes are closed and this one is empty.
+func (b *Batcher) work(ctx context.Context, from *lane) {
+	for {
+		batch, open := b.lanes.take(from)
+		switch {
+		case len(batch) > 0:
+			b.commit(ctx, batch)
+		case !open:
+			return
 		default:
-			return batch, nil
+			<-from.wake
 		}
 	}
-	return batch, nil
 }
 
 func (b *Batcher) commit(ctx context.Context, batch []*pending) {
-	taken := batch[:0]
-	writes := make([]Write, 0, len(batch))
-	for _, p := range batch {
-		b.waiting.Add(-int64(len(p.write.Items)))
-		if p.state.CompareAndSwap(stateWaiting, stateTaken) {
-			taken, writes = append(taken, p), append(writes, p.write)
-		}
-	}
-	if len(taken) == 0 {
-		return
-	}
-	err := b.try(ctx, taken, writes)
+	err := b.try(ctx, batch)
 	switch {
 	case err == nil:
-	case len(taken) > 1 && retryAlone(err):
-		b.commitEach(ctx, taken, err)
+	case len(batch) > 1 && retryAlone(err):
+		b.commitEach(ctx, batch, err)
 	default:
-		for _, p := range taken {
+		for _, p := range batch {
 			p.done <- outcome{err: err}
 		}
 	}
 }
 
-// try commits writes in one transaction and, where that succeeds, answers those who wait for them.
-func (b *Batcher) try(ctx context.Context, batch []*pending, writes []Write) error {
-	items := 0
-	for i := range writes {
-		items += len(writes[i].Items)
+// try commits a batch in one transaction and, where that succeeds, answers those who wait for it.
+func (b *Batcher) try(ctx context.Context, batch []*pending) error {
+	writes, items := make([]Write, len(batch)), 0
+	for i, p := range batch {
+		writes[i], items = p.write, items+len(p.write.Items)
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.CommitTimeout)
 	defer cancel()
 	start := time.Now()
+	b.inFlight.Inc()
 	results, token, err := b.store.Commit(ctx, writes)
+	b.inFlight.Dec()
 	b.commitSeconds.Observe(time.Since(start).Seconds())
 	b.batchItems.Observe(float64(items))
 	if err != nil {
@@ -244,7 +207,7 @@ func (b *Batcher) try(ctx context.Context, batch []*pending, writes []Write) err
 const maxFailedAlone = 8
 
 // commitEach commits every write of a batch that failed on its own: nothing of it was written, and one write that the
-// database cannot take must not fail its neighbours. cause is the error of the batch.
+// database cannot take must not fail its neighbours. cause is the error of the batch, for those that are not tried again.
 func (b *Batcher) commitEach(ctx context.Context, batch []*pending, cause error) {
 	failed := 0
 	for _, p := range batch {
@@ -252,7 +215,7 @@ func (b *Batcher) commitEach(ctx context.Context, batch []*pending, cause error)
 			p.done <- outcome{err: cause}
 			continue
 		}
-		err := b.try(ctx, []*pending{p}, []Write{p.write})
+		err := b.try(ctx, []*pending{p})
 		switch {
 		case err == nil:
 			failed = 0
@@ -261,6 +224,9 @@ func (b *Batcher) commitEach(ctx context.Context, batch []*pending, cause error)
 			failed++
 		default:
 			failed = maxFailedAlone
+			if !errors.Is(err, ErrOutcomeUnknown) { // that is of p alone: the rest is known not to be written
+				cause = err
+			}
 		}
 		p.done <- outcome{err: err}
 	}
