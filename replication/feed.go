@@ -38,13 +38,21 @@ type Target interface {
 type FeedConfig struct {
 	// Chunk is how many rows or changes are read at a time (1,000).
 	Chunk int
-	// MinPoll and MaxPoll bound the wait between polls that find nothing (5 ms and 250 ms); it doubles from one to the
-	// other. Poke polls at once.
+	// MinPoll and MaxPoll bound the wait between polls (5 ms and 250 ms), which grows with the time since something came
+	// last. Poke polls at once.
 	MinPoll, MaxPoll time.Duration
 	// ReadTimeout bounds one read (10 s).
 	ReadTimeout time.Duration
-	Log         *slog.Logger
-	Registerer  prometheus.Registerer
+	// Lineage tells which history counts, as far as this node knows. It is called at every poll and must not block. Poke when
+	// it changes. Nil: there is one region, and history never forks.
+	Lineage func() Lineage
+	// LineageWait is how long the feed waits to learn where the database's epoch began before it reads all anew (5 s).
+	LineageWait time.Duration
+	// Fallback is what to answer from if the database cannot be read for FallbackAfter (5 s) from the start on. Nil: nothing.
+	Fallback      Fallback
+	FallbackAfter time.Duration
+	Log           *slog.Logger
+	Registerer    prometheus.Registerer
 }
 
 // Feed brings a Target in step with a Source: a snapshot at a known position, then every change after it. It is the only
@@ -59,9 +67,18 @@ type Feed struct {
 	mu      sync.Mutex
 	advance chan struct{} // guarded by mu: closed and replaced whenever applied advances
 	failure atomic.Pointer[string]
+	// local is set while what is in service came from the fallback.
+	local atomic.Pointer[SnapshotInfo]
+	// headLSN is where the database was at the last poll, unreplayed what it had not replayed by then; -1: not known.
+	headLSN    atomic.Uint64
+	unreplayed atomic.Int64
 
-	changes prometheus.Counter
-	resyncs prometheus.Counter
+	// The rest belongs to Run.
+	began         time.Time
+	triedFallback bool
+
+	changes, snapshots, polls prometheus.Counter
+	resyncs                   *prometheus.CounterVec
 }
 
 // Applied is how far the memory of a node has come.
@@ -88,25 +105,55 @@ func NewFeed(source Source, target Target, cfg FeedConfig) *Feed {
 	if cfg.ReadTimeout == 0 {
 		cfg.ReadTimeout = 10 * time.Second
 	}
+	if cfg.LineageWait == 0 {
+		cfg.LineageWait = 5 * time.Second
+	}
+	if cfg.FallbackAfter == 0 {
+		cfg.FallbackAfter = 5 * time.Second
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	f := &Feed{
 		cfg: cfg, source: source, target: target, poke: make(chan struct{}, 1), advance: make(chan struct{}),
-		changes: prometheus.NewCounter(prometheus.CounterOpts{Name: "shortline_feed_changes_total", Help: "Changes read from the feed."}),
-		resyncs: prometheus.NewCounter(prometheus.CounterOpts{Name: "shortline_feed_snapshots_total", Help: "Full snapshots taken, the first one at start included."}),
+		changes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "shortline_feed_changes_total", Help: "Changes read from the feed."}),
+		snapshots: prometheus.NewCounter(prometheus.CounterOpts{Name: "shortline_feed_snapshots_total", Help: "Full snapshots begun, the first one at start included."}),
+		polls:     prometheus.NewCounter(prometheus.CounterOpts{Name: "shortline_feed_polls_total", Help: "Times that the database was asked for changes."}),
+		resyncs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shortline_feed_resyncs_total",
+			Help: "Times that memory could not be brought up to date from where it was and had to be read anew."}, []string{"reason"}),
 	}
-	if r := cfg.Registerer; r != nil {
-		r.MustRegister(f.changes, f.resyncs, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	f.unreplayed.Store(-1)
+	for _, reason := range []string{resyncPruned, resyncHistory} {
+		f.resyncs.WithLabelValues(reason)
+	}
+	if cfg.Registerer != nil {
+		f.register(cfg.Registerer)
+	}
+	return f
+}
+
+func (f *Feed) register(r prometheus.Registerer) {
+	r.MustRegister(f.changes, f.snapshots, f.polls, f.resyncs,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "shortline_feed_lag_seconds", Help: "Upper bound of how far memory is behind the local database; -1 before the first snapshot."},
 			func() float64 {
 				if a := f.applied.Load(); a != nil {
 					return time.Since(a.At).Seconds()
 				}
 				return -1
+			}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "shortline_feed_local_snapshot", Help: "1 while the node answers from its local snapshot, because the database cannot be read."},
+			func() float64 {
+				if f.local.Load() != nil {
+					return 1
+				}
+				return 0
 			}))
+	if _, ok := f.source.(Lagger); ok {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "shortline_feed_lag_bytes", Help: "Log that the local database has received and memory does not show; -1 while it is not known."}, f.lagBytes))
 	}
-	return f
 }
 
 // Poke says that there is something new; the next poll happens at once.
@@ -120,7 +167,7 @@ func (f *Feed) Poke() {
 // Applied returns how far memory has come, or nil before the first snapshot is in service.
 func (f *Feed) Applied() *Applied { return f.applied.Load() }
 
-// Failure says in one line why the feed is not following at the moment, or "".
+// Failure says in one line why what is in service is not following the database at the moment, or "".
 func (f *Feed) Failure() string {
 	if s := f.failure.Load(); s != nil {
 		return *s
@@ -150,190 +197,39 @@ func (f *Feed) Wait(ctx context.Context, t Token) error {
 	}
 }
 
-// Latest blocks until memory holds everything that had been committed when it was called: what a strong read waits for
-// at a node whose database is the primary.
-func (f *Feed) Latest(ctx context.Context) error {
-	head, err := f.source.Head(ctx)
+// newest is how far the primary is.
+func (f *Feed) newest(ctx context.Context) (Head, error) {
+	head := f.source.Head
+	if l, ok := f.source.(Leader); ok {
+		head = l.PrimaryHead
+	}
+	h, err := head(ctx)
 	if err != nil {
-		return fmt.Errorf("read how far the database is: %w", err)
+		return Head{}, fmt.Errorf("read how far the primary is: %w", err)
+	}
+	return h, nil
+}
+
+// Latest blocks until memory holds everything that had been committed when it was called: what a strong read waits for.
+func (f *Feed) Latest(ctx context.Context) error {
+	head, err := f.newest(ctx)
+	if err != nil {
+		return err
 	}
 	return f.Wait(ctx, Token{Epoch: head.Epoch, XID: head.XMax - 1})
 }
 
-// Judge tells what a token that is not satisfied yet means, at a node whose database is the primary: nil if it only has to
-// be waited for, ErrTokenLost if the database itself has not come that far, so that nobody ever acknowledged it here.
+// Judge tells what a token that is not satisfied yet means: nil if it only has to be waited for, ErrTokenLost if the primary
+// itself has not come that far, so that nobody ever acknowledged it.
 func (f *Feed) Judge(ctx context.Context, t Token) error {
-	head, err := f.source.Head(ctx)
+	head, err := f.newest(ctx)
 	if err != nil {
-		return fmt.Errorf("read how far the database is: %w", err)
+		return err
 	}
 	if t.Epoch > head.Epoch || t.XID >= head.XMax {
 		return ErrTokenLost
 	}
 	return nil
-}
-
-// Run takes a snapshot and follows until ctx ends, then returns nil. It never gives up: while the database cannot be read
-// it goes on trying, and what is in service stays there and grows older.
-func (f *Feed) Run(ctx context.Context) error {
-	backoff := time.Duration(0)
-	for ctx.Err() == nil {
-		err := f.follow(ctx, func() { backoff = 0 })
-		if ctx.Err() != nil {
-			break
-		}
-		text := err.Error()
-		if f.failure.Swap(&text) == nil || backoff == 0 {
-			f.cfg.Log.Error("the feed stopped; memory stays as it is until the database can be read", "err", err)
-		}
-		backoff = min(max(2*backoff, 100*time.Millisecond), 5*time.Second)
-		sleep(ctx, backoff)
-	}
-	return nil
-}
-
-// follow builds a new view from a snapshot, installs it when it has caught up, and tails until something fails.
-func (f *Feed) follow(ctx context.Context, healthy func()) error {
-	view, cursor, next, err := f.snapshot(ctx)
-	if err != nil {
-		return fmt.Errorf("read the snapshot: %w", err)
-	}
-	installed := false
-	var asOf time.Time // of memory, once installed
-	wait := f.cfg.MinPoll
-	for retry := time.Duration(0); ; {
-		at := time.Now() // before the read: what is newer than this may be missing from it
-		page, err := f.page(ctx, cursor)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, ErrPruned):
-			return fmt.Errorf("follow the changes: %w", err) // a new snapshot
-		case err != nil:
-			// The place in the feed is still good: go on from it, without another snapshot.
-			text := err.Error()
-			if f.failure.Swap(&text) == nil {
-				f.cfg.Log.Error("the feed cannot read changes; memory stays as it is until it can", "err", err)
-			}
-			retry = min(max(2*retry, 50*time.Millisecond), 2*time.Second)
-			sleep(ctx, retry)
-			continue
-		}
-		retry = 0
-		if f.failure.Swap(nil) != nil {
-			f.cfg.Log.Info("the feed follows again")
-		}
-		healthy()
-		if n := len(page.Changes); n > 0 {
-			view.Apply(page.Changes)
-			f.changes.Add(float64(n))
-			last := page.Changes[n-1]
-			cursor = Cursor{XID: last.XID, ID: last.ID}
-			wait = f.cfg.MinPoll
-		}
-		if page.More {
-			continue
-		}
-		if cursor.XID < page.Head.Horizon {
-			cursor = Cursor{XID: page.Head.Horizon}
-		}
-		if page.Head.Horizon >= next.xmax {
-			if !installed {
-				f.target.Install(view)
-				installed = true
-			}
-			asOf, next = next.at, mark{xmax: page.Head.XMax, at: at}
-			if page.Head.Horizon >= next.xmax { // no transaction is open
-				asOf = at
-			}
-		}
-		if installed {
-			f.advanceTo(Token{Epoch: page.Head.Epoch, XID: page.Head.Horizon - 1, LSN: page.Head.LSN}, asOf)
-		}
-		if len(page.Changes) > 0 {
-			continue
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-			wait = min(2*wait, f.cfg.MaxPoll)
-		case <-f.poke:
-			wait = f.cfg.MinPoll
-		case <-ctx.Done():
-		}
-		timer.Stop()
-	}
-}
-
-// mark is a moment before the database's XMax was read: memory holds all that was committed by then once the horizon has
-// reached xmax.
-type mark struct {
-	xmax uint64
-	at   time.Time
-}
-
-// snapshot reads all rows and keys in chunks into a new view. The changes after the cursor that it returns, taken before
-// the first chunk, make the view whole once the horizon has reached the mark, taken after the last chunk.
-func (f *Feed) snapshot(ctx context.Context) (view View, cursor Cursor, whole mark, err error) {
-	start := time.Now()
-	f.resyncs.Inc()
-	head, err := f.head(ctx)
-	if err != nil {
-		return nil, Cursor{}, mark{}, err
-	}
-	view = f.target.Begin()
-	rows := 0
-	for after := shortline.StoreID(""); ; {
-		chunk, err := f.chunk(ctx, after)
-		if err != nil {
-			return nil, Cursor{}, mark{}, err
-		}
-		view.Load(chunk)
-		rows += len(chunk)
-		if len(chunk) < f.cfg.Chunk {
-			break
-		}
-		after = chunk[len(chunk)-1].Store.ID
-	}
-	keys, err := f.keys(ctx)
-	if err != nil {
-		return nil, Cursor{}, mark{}, err
-	}
-	view.LoadKeys(keys)
-	view.Built()
-	whole.at = time.Now()
-	end, err := f.head(ctx)
-	if err != nil {
-		return nil, Cursor{}, mark{}, err
-	}
-	f.cfg.Log.Info("snapshot loaded", "stores", rows, "keys", len(keys), "seconds", time.Since(start).Seconds())
-	// Changes of head.Horizon itself are yet to come, and their ids are greater than 0.
-	whole.xmax = end.XMax
-	return view, Cursor{XID: head.Horizon}, whole, nil
-}
-
-func (f *Feed) head(ctx context.Context) (Head, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.cfg.ReadTimeout)
-	defer cancel()
-	return f.source.Head(ctx)
-}
-
-func (f *Feed) chunk(ctx context.Context, after shortline.StoreID) ([]Row, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.cfg.ReadTimeout)
-	defer cancel()
-	return f.source.Snapshot(ctx, after, f.cfg.Chunk)
-}
-
-func (f *Feed) keys(ctx context.Context) ([]shortline.Key, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.cfg.ReadTimeout)
-	defer cancel()
-	return f.source.Keys(ctx)
-}
-
-func (f *Feed) page(ctx context.Context, after Cursor) (Page, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.cfg.ReadTimeout)
-	defer cancel()
-	return f.source.Changes(ctx, after, f.cfg.Chunk)
 }
 
 func (f *Feed) advanceTo(t Token, at time.Time) {
@@ -347,14 +243,4 @@ func (f *Feed) advanceTo(t Token, at time.Time) {
 	close(f.advance)
 	f.advance = make(chan struct{})
 	f.mu.Unlock()
-}
-
-// sleep waits for d or the end of ctx.
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

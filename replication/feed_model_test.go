@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -16,23 +17,24 @@ import (
 // begins but locks, changes and shows its rows when it commits, so that commits come in another order than XIDs, and one
 // that stays open holds the horizon back.
 type database struct {
-	// careless switches the horizon off: the mutant that shows what it is for.
-	careless bool
+	// The mutants, which show what is there for what: the horizon is switched off, snapshots have no tombstones of stores, or
+	// none of queues of stores that are there.
+	careless, noTombstones, noQueueRev bool
 
 	mu sync.Mutex // guards the rest
 	// before, if set, is called at the start of each read with its name ("head", "snapshot", "keys", "changes"), without
 	// the lock; its error is the read's.
-	before   func(ctx context.Context, read string) error
-	epoch    uint64
-	next     uint64 // the XID that the next transaction gets
-	lsn      uint64
-	open     map[uint64]bool
-	stores   map[shortline.StoreID]*storeRow
-	keys     map[shortline.KeyID]shortline.Key
-	changes  []shortline.Change // in order of commit
-	pruned   replication.Cursor
-	reads    map[string]int
-	reverted int // operations that a transaction left out, see transaction.commit
+	before  func(ctx context.Context, read string) error
+	epoch   uint64
+	next    uint64 // the XID that the next transaction gets
+	lsn     uint64
+	open    map[uint64]bool
+	stores  map[shortline.StoreID]*storeRow
+	keys    map[shortline.KeyID]shortline.Key
+	changes []shortline.Change // in order of commit
+	pruned  replication.Cursor
+	reads   map[string]int
+	lineage replication.Lineage // what the control plane says
 }
 
 // storeRow is a store with its queue; the tombstones of both keep their revs.
@@ -41,7 +43,6 @@ type storeRow struct {
 	length         int
 	name           string
 	rev, queueRev  uint64
-	lastXID        uint64 // the greatest that changed it
 }
 
 func newDatabase() *database {
@@ -87,21 +88,8 @@ func (tx *transaction) queue(id shortline.StoreID, length int) *transaction {
 	return tx
 }
 
-// remove deletes a store. A transaction older than the row's last one leaves it out: see
-// TestFeedSnapshotBelowADelete for what would happen.
+// remove deletes a store.
 func (tx *transaction) remove(id shortline.StoreID) *transaction {
-	tx.ops = append(tx.ops, func() {
-		r := tx.row(id)
-		if tx.xid < r.lastXID {
-			tx.db.reverted++
-			return
-		}
-		tx.delete(id)
-	})
-	return tx
-}
-
-func (tx *transaction) removeAnyway(id shortline.StoreID) *transaction {
 	tx.ops = append(tx.ops, func() { tx.delete(id) })
 	return tx
 }
@@ -153,9 +141,6 @@ func (tx *transaction) row(id shortline.StoreID) *storeRow {
 func (tx *transaction) change(c shortline.Change) {
 	c.XID, c.ID, c.Epoch, c.At = tx.xid, uint64(len(tx.db.changes)+1), tx.db.epoch, time.Now()
 	tx.db.changes = append(tx.db.changes, c)
-	if r := tx.db.stores[shortline.StoreID(c.Subject)]; r != nil {
-		r.lastXID = max(r.lastXID, tx.xid)
-	}
 }
 
 // commit returns the token of the transaction.
@@ -188,6 +173,51 @@ func (db *database) prune() {
 		}
 		return gone
 	})
+}
+
+// saved is what a database was at some time: a standby that had come no further, or a backup.
+type saved struct {
+	epoch, next, lsn uint64
+	stores           map[shortline.StoreID]*storeRow
+	keys             map[shortline.KeyID]shortline.Key
+	changes          []shortline.Change
+	pruned           replication.Cursor
+}
+
+func (db *database) save() *saved {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return &saved{db.epoch, db.next, db.lsn, copyStores(db.stores), maps.Clone(db.keys), slices.Clone(db.changes), db.pruned}
+}
+
+// rewind makes the database what it was. What was open is gone; numbers given out since are given out again.
+func (db *database) rewind(s *saved) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.epoch, db.next, db.lsn, db.pruned = s.epoch, s.next, s.lsn, s.pruned
+	db.stores, db.keys, db.changes = copyStores(s.stores), maps.Clone(s.keys), slices.Clone(s.changes)
+	db.open = map[uint64]bool{}
+}
+
+func copyStores(from map[shortline.StoreID]*storeRow) map[shortline.StoreID]*storeRow {
+	to := map[shortline.StoreID]*storeRow{}
+	for id, r := range from {
+		row := *r
+		to[id] = &row
+	}
+	return to
+}
+
+func (db *database) setLineage(l replication.Lineage) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.lineage = l
+}
+
+func (db *database) Lineage() replication.Lineage {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.lineage
 }
 
 func before(a, b replication.Cursor) bool { return a.XID < b.XID || a.XID == b.XID && a.ID < b.ID }
@@ -244,12 +274,18 @@ func (db *database) Snapshot(ctx context.Context, after shortline.StoreID, limit
 	defer db.mu.Unlock()
 	var rows []replication.Row
 	for id, r := range db.stores {
-		if !r.exists || id <= after {
+		if r.rev == 0 || !r.exists && db.noTombstones || id <= after { // rev 0: it was looked for and never was
 			continue
 		}
-		row := replication.Row{Store: shortline.Store{ID: id, Name: r.name}, Rev: r.rev}
+		row := replication.Row{Store: shortline.Store{ID: id, Name: r.name}, Rev: r.rev, QueueRev: r.queueRev}
+		if !r.exists {
+			row.Store, row.Deleted = shortline.Store{ID: id}, true
+		}
 		if r.queued {
 			row.Queue = &shortline.Queue{Length: r.length, Rev: r.queueRev}
+		}
+		if db.noQueueRev && r.exists {
+			row.QueueRev = 0
 		}
 		rows = append(rows, row)
 	}
@@ -312,9 +348,14 @@ func (m *memory) Load(rows []replication.Row) {
 		panic("Load after Built")
 	}
 	for _, row := range rows {
-		s := storeRow{exists: true, name: row.Store.Name, rev: row.Rev}
-		if row.Queue != nil {
-			s.queued, s.length, s.queueRev = true, row.Queue.Length, row.Queue.Rev
+		s := m.stores[row.Store.ID]
+		if row.Rev > s.rev {
+			s.exists, s.name, s.rev = !row.Deleted, row.Store.Name, row.Rev
+		}
+		if q := row.Queue; q != nil && q.Rev > s.queueRev {
+			s.queued, s.length, s.queueRev = true, q.Length, q.Rev
+		} else if q == nil && row.QueueRev > s.queueRev {
+			s.queued, s.length, s.queueRev = false, 0, row.QueueRev
 		}
 		m.stores[row.Store.ID] = s
 	}
@@ -418,36 +459,21 @@ func (db *database) differences(m *memory) []string {
 	return all
 }
 
-// missing tells which of the changes that keep picks are not in memory, neither they nor anything newer. What a snapshot
-// left out because it had been deleted by then is not missing.
+// missing tells which of the changes that keep picks are not in memory, neither they nor anything newer.
 func (db *database) missing(m *memory, keep func(shortline.Change) bool) []shortline.Change {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	type revs struct{ store, queue uint64 }
-	deleted := map[string]revs{}
-	for _, c := range db.changes {
-		if c.Kind == shortline.StoreDeleted {
-			d := deleted[c.Subject]
-			d.store = max(d.store, c.Rev)
-			if c.Queue != nil {
-				d.queue = max(d.queue, c.Queue.Rev)
-			}
-			deleted[c.Subject] = d
-		}
-	}
 	var all []shortline.Change
 	for _, c := range db.changes {
-		s, gone := m.stores[shortline.StoreID(c.Subject)], deleted[c.Subject]
+		s := m.stores[shortline.StoreID(c.Subject)]
 		there := true
 		switch c.Kind {
-		case shortline.StorePut:
-			there = s.rev >= c.Rev || !s.exists && gone.store > c.Rev
-		case shortline.StoreDeleted:
-			there = s.rev >= c.Rev || !s.exists
+		case shortline.StorePut, shortline.StoreDeleted:
+			there = s.rev >= c.Rev && (c.Queue == nil || s.queueRev >= c.Queue.Rev)
 		case shortline.QueueSet:
-			there = s.queueRev >= c.Rev || !s.queued && gone.queue > c.Rev
+			there = s.queueRev >= c.Rev
 		case shortline.KeyPut:
 			there = m.keys[shortline.KeyID(c.Subject)].Rev >= c.Rev
 		}
@@ -456,6 +482,37 @@ func (db *database) missing(m *memory, keep func(shortline.Change) bool) []short
 		}
 	}
 	return all
+}
+
+// foreign tells which stores and keys memory holds in a state that the database never had at that rev, or not yet.
+func (db *database) foreign(m *memory) []string {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []string
+	for id, s := range m.stores {
+		r := db.stores[id]
+		if r == nil {
+			r = &storeRow{}
+		}
+		if s.rev > r.rev || s.queueRev > r.queueRev || s.rev == r.rev && (s.exists != r.exists || s.exists && s.name != r.name) ||
+			s.queueRev == r.queueRev && (s.queued != r.queued || s.queued && s.length != r.length) {
+			all = append(all, string(id))
+		}
+	}
+	for id, k := range m.keys {
+		if r := db.keys[id]; k.Rev > r.Rev || k.Rev == r.Rev && k.Name != r.Name {
+			all = append(all, string(id))
+		}
+	}
+	return all
+}
+
+func (db *database) epochNow() uint64 {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.epoch
 }
 
 // node is a Target.

@@ -27,6 +27,10 @@ type troubled struct {
 	open   []*transaction
 	last   *replication.Applied
 	faults []string
+
+	forks   bool
+	standby *saved   // one that has come no further than this, and may be promoted
+	later   []func() // what is yet to come of a failover
 }
 
 // interfere is the database's hook: it runs at the start of each read.
@@ -59,6 +63,8 @@ func (tr *troubled) trouble() (delay time.Duration, err error) {
 func (tr *troubled) step() {
 	id := shortline.StoreID(fmt.Sprintf("s%d", tr.rng.IntN(6)))
 	switch {
+	case tr.forks && tr.rng.IntN(12) == 0:
+		tr.failOver()
 	case len(tr.open) < 4 && tr.rng.IntN(2) == 0:
 		tr.open = append(tr.open, tr.begin())
 	case tr.rng.IntN(60) == 0:
@@ -87,6 +93,42 @@ func (tr *troubled) step() {
 	}
 }
 
+// failOver takes the next step of a failover: a standby stops following, and some time later it is promoted, in which the
+// control plane and the database may each be the first to know.
+func (tr *troubled) failOver() {
+	if len(tr.later) > 0 {
+		tr.later[0]()
+		tr.later = tr.later[1:]
+		return
+	}
+	if tr.standby == nil {
+		tr.standby = tr.save()
+		return
+	}
+	s := tr.standby
+	tr.standby = nil
+	tell := func() { tr.setLineage(replication.Lineage{Epoch: s.epoch + 1, Fork: s.lsn}) }
+	promote := func() {
+		tr.rewind(s)
+		tr.open = nil
+		tr.begin().beginEpoch().commit()
+	}
+	tr.later = []func(){tell, promote}
+	if tr.rng.IntN(2) == 0 {
+		tr.later = []func(){promote, tell}
+	}
+}
+
+// Lineage is what the feed asks for after each read: much may happen between the two.
+func (tr *troubled) Lineage() replication.Lineage {
+	tr.turn.Lock()
+	defer tr.turn.Unlock()
+	if len(tr.later) > 0 && !tr.quiet && tr.rng.IntN(10) == 0 {
+		tr.failOver()
+	}
+	return tr.database.Lineage()
+}
+
 // check holds what readers see against what the applied position says.
 func (tr *troubled) check() {
 	applied := tr.feed.Applied() // before memory: memory may be newer
@@ -105,6 +147,12 @@ func (tr *troubled) check() {
 		tr.faultf("applied is %+v, and nothing is in service", applied.Token)
 		return
 	}
+	if tr.epochNow() != applied.Token.Epoch {
+		return // memory is of a former history, and says so
+	}
+	for _, id := range tr.foreign(memory) {
+		tr.faultf("memory is said to be of epoch %d, and holds of %s what was lost with another", applied.Token.Epoch, id)
+	}
 	for _, c := range tr.missing(memory, func(c shortline.Change) bool { return c.XID <= applied.Token.XID }) {
 		tr.faultf("memory lacks %+v, but its position is %+v", c, applied.Token)
 	}
@@ -122,6 +170,9 @@ func (tr *troubled) faultf(format string, args ...any) {
 // settle stops the writers and waits until the feed holds everything. It returns what is wrong in the end or was before.
 func (tr *troubled) settle(t *testing.T) []string {
 	tr.turn.Lock()
+	for len(tr.later) > 0 {
+		tr.failOver()
+	}
 	tr.quiet = true
 	for _, tx := range tr.open {
 		tx.commit()
@@ -143,17 +194,24 @@ func (tr *troubled) settle(t *testing.T) []string {
 
 // follow runs a feed through a random history and returns what went wrong.
 func follow(t *testing.T, seed uint64, careless func(*database, *node)) (faults []string) {
-	synctest.Test(t, func(t *testing.T) {
-		tr := &troubled{database: newDatabase(), node: &node{}, rng: rand.New(rand.NewPCG(seed, 7))}
+	return followTroubled(t, seed, func(tr *troubled) func() replication.Lineage {
 		if careless != nil {
 			careless(tr.database, tr.node)
 		}
+		return nil
+	})
+}
+
+func followTroubled(t *testing.T, seed uint64, prepare func(*troubled) (lineage func() replication.Lineage)) (faults []string) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &troubled{database: newDatabase(), node: &node{}, rng: rand.New(rand.NewPCG(seed, 7))}
+		lineage := prepare(tr)
 		for range 200 {
 			tr.step() // a history before the snapshot
 		}
 		tr.setBefore(tr.interfere)
 		life := time.Duration(tr.rng.IntN(8000)) * time.Millisecond
-		tr.feed = replication.NewFeed(tr.database, tr.node, replication.FeedConfig{Chunk: 1 + tr.rng.IntN(4)})
+		tr.feed = replication.NewFeed(tr.database, tr.node, replication.FeedConfig{Chunk: 1 + tr.rng.IntN(4), Lineage: lineage})
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- tr.feed.Run(ctx) }()
@@ -189,10 +247,63 @@ func TestFeedConvergesCatches(t *testing.T) {
 	for name, mutate := range map[string]func(*database, *node){
 		"a view that ignores revs":        func(_ *database, n *node) { n.careless = true },
 		"a feed that ignores the horizon": func(db *database, _ *node) { db.careless = true },
+		"snapshots without tombstones":    func(db *database, _ *node) { db.noTombstones = true },
+		"snapshots without queue revs":    func(db *database, _ *node) { db.noQueueRev = true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(100) {
 				if faults := follow(t, seed, mutate); len(faults) > 0 {
+					t.Logf("seed %d: %s", seed, faults[0])
+					return
+				}
+			}
+			t.Error("no seed shows the difference")
+		})
+	}
+}
+
+// TestFeedConvergesAcrossForks does the same with failovers that lose transactions and give their numbers out again.
+func TestFeedConvergesAcrossForks(t *testing.T) {
+	seeds := uint64(400)
+	if testing.Short() {
+		seeds = 50
+	}
+	for seed := range seeds {
+		faults := followTroubled(t, seed, func(tr *troubled) func() replication.Lineage {
+			tr.forks = true
+			return tr.Lineage
+		})
+		for _, fault := range faults {
+			t.Errorf("seed %d: %s", seed, fault)
+		}
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// TestFeedConvergesAcrossForksCatches takes from the feed what it has to know of forks.
+func TestFeedConvergesAcrossForksCatches(t *testing.T) {
+	for name, mutate := range map[string]func(*troubled) func() replication.Lineage{
+		"no lineage": func(*troubled) func() replication.Lineage { return nil },
+		"epochs without the place of the fork": func(tr *troubled) func() replication.Lineage {
+			return func() replication.Lineage {
+				return replication.Lineage{Epoch: tr.Lineage().Epoch, Fork: replication.NoFork}
+			}
+		},
+		"the number of the database's own epoch": func(tr *troubled) func() replication.Lineage {
+			return func() replication.Lineage {
+				return replication.Lineage{Epoch: tr.epochNow(), Fork: replication.NoFork}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(100) {
+				faults := followTroubled(t, seed, func(tr *troubled) func() replication.Lineage {
+					tr.forks = true
+					return mutate(tr)
+				})
+				if len(faults) > 0 {
 					t.Logf("seed %d: %s", seed, faults[0])
 					return
 				}

@@ -175,6 +175,12 @@ type Source interface {
 	Changes(ctx context.Context, after Cursor, limit int) (Page, error)
 }
 
+// Leader is a Source that reads from a standby and can ask the primary too.
+type Leader interface {
+	// PrimaryHead is how far the primary is, by its own account.
+	PrimaryHead(ctx context.Context) (Head, error)
+}
+
 // Details reads stores in full.
 type Details interface {
 	// Rows returns those of the stores that exist, in no particular order.
