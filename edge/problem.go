@@ -51,13 +51,14 @@ var (
 	kindBehind           = problemKind{"behind-token", 503, "This node has not caught up", "It does not hold what the token or strong consistency asks for yet. Try again, or read with consistency=eventual."}
 	kindStoreUnavailable = problemKind{"store-unavailable", 503, "The store cannot be reached", "Nothing was changed. Try again after Retry-After seconds."}
 	kindTimeout          = problemKind{"timeout", 503, "Took too long", "Narrow the search (a smaller radius, fewer filters) or try again."}
+	kindNoPrimary        = problemKind{"no-primary", 503, "No primary region at the moment", "Nothing was written. Try again after Retry-After seconds; reads go on."}
 	kindUnknown          = problemKind{"outcome-unknown", 504, "The outcome is unknown", "The write may or may not have happened. Retry with the same Idempotency-Key to learn which."}
 )
 
 // problemKinds lists every kind, for the documentation.
 func problemKinds() []problemKind {
 	return []problemKind{kindMalformed, kindInvalid, kindNotYet, kindUnauthorized, kindForbidden, kindNotFound, kindMethod, kindTokenLost, kindTooLarge,
-		kindMedia, kindIdempotency, kindInternal, kindOverloaded, kindNotReady, kindBehind, kindStoreUnavailable, kindTimeout, kindUnknown}
+		kindMedia, kindIdempotency, kindInternal, kindOverloaded, kindNotReady, kindBehind, kindStoreUnavailable, kindTimeout, kindNoPrimary, kindUnknown}
 }
 
 // apiError is an error with a problem of its own.
@@ -109,6 +110,8 @@ func asAPIError(err error) *apiError {
 		return &apiError{kind: kindTooLarge, detail: fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
 	case errors.Is(err, replication.ErrOutcomeUnknown):
 		return &apiError{kind: kindUnknown, detail: "the write may or may not have been committed; retry with the same Idempotency-Key", cause: err}
+	case errors.Is(err, ErrNoPrimary), errors.Is(err, ErrNotPrimary):
+		return &apiError{kind: kindNoPrimary, detail: "no node of the primary region took the write in time; nothing was written", retryAfter: time.Second, cause: err}
 	case errors.Is(err, replication.ErrIdempotencyMismatch):
 		return &apiError{kind: kindIdempotency, detail: err.Error()}
 	case errors.Is(err, replication.ErrOverloaded):

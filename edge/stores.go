@@ -136,7 +136,8 @@ func (s *Server) submit(ctx context.Context, w replication.Write) (replication.R
 		return res, token, err
 	case errors.Is(err, context.DeadlineExceeded) && hold.Err() != nil && ctx.Err() == nil:
 		return res, token, &apiError{kind: kindOverloaded, detail: "the write waited for " + s.cfg.WriteHold.String() + " and was withdrawn; nothing was written", retryAfter: time.Second}
-	case errors.Is(err, replication.ErrOverloaded), errors.Is(err, replication.ErrClosed), errors.Is(err, context.Canceled):
+	case errors.Is(err, replication.ErrOverloaded), errors.Is(err, replication.ErrClosed), errors.Is(err, context.Canceled),
+		errors.Is(err, ErrNoPrimary), errors.Is(err, ErrNotPrimary), errors.As(err, new(*apiError)):
 		return res, token, err
 	case err != nil:
 		return res, token, &apiError{kind: kindStoreUnavailable, detail: "the database did not take the write; nothing was written", retryAfter: time.Second, cause: err}

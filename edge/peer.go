@@ -1,0 +1,299 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/shortline/shortline/replication"
+)
+
+// ErrNotPrimary says that this node does not take writes at the moment; nothing was written. A Writer that finds out late
+// wraps it, and whoever forwarded the write then holds it and tries elsewhere.
+var ErrNotPrimary = errors.New("this node's region is not the primary")
+
+// PeerConfig sets up a Peer. ClusterKey, Writer and Primary are required.
+type PeerConfig struct {
+	// Region is the name of this node's region ("local").
+	Region string
+	// ClusterKey is the secret that all nodes have in common, of 16 bytes or more.
+	ClusterKey string
+	// Writer is the local one, never a Forwarder.
+	Writer Writer
+	// Primary tells whether this region takes writes, and in which epoch.
+	Primary func() (primary bool, epoch uint64)
+	// Applied is the token that this node's memory has applied; nil or an empty text where there is none.
+	Applied func() string
+	// MaxBytes bounds the bodies being worked on at any time, together (64 MiB); past it a request is refused as overloaded.
+	MaxBytes int64
+	// ShutdownTimeout is how long requests under way may take to finish when the node stops (10 s).
+	ShutdownTimeout time.Duration
+	Now             func() time.Time // nil: time.Now
+	Log             *slog.Logger
+	Registerer      prometheus.Registerer
+}
+
+// Peer takes the writes that nodes of other regions forward, and says how this node is. Every request must be signed with
+// the cluster key; nothing of one that is refused is applied.
+type Peer struct {
+	cfg      PeerConfig
+	verifier verifier
+	bytes    *semaphore.Weighted
+	mux      *http.ServeMux
+
+	requests, writes *prometheus.CounterVec
+}
+
+// NewPeer makes a Peer. It starts nothing; see Run. The error is ErrNoClusterKey, or names what is missing.
+func NewPeer(cfg PeerConfig) (*Peer, error) {
+	if len(cfg.ClusterKey) < minClusterKey {
+		return nil, ErrNoClusterKey
+	}
+	if cfg.Writer == nil || cfg.Primary == nil {
+		return nil, errors.New("a Peer needs a Writer and Primary")
+	}
+	if cfg.Region == "" {
+		cfg.Region = "local"
+	}
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = 64 << 20
+	}
+	cfg.MaxBytes = max(cfg.MaxBytes, maxPeerBytes) // or the largest request would never be let in
+	if cfg.ShutdownTimeout == 0 {
+		cfg.ShutdownTimeout = 10 * time.Second
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	p := &Peer{cfg: cfg, verifier: verifier{key: []byte(cfg.ClusterKey), now: cfg.Now}, bytes: semaphore.NewWeighted(cfg.MaxBytes), mux: http.NewServeMux(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shortline_peer_requests_total", Help: "Requests from other nodes, by what became of them."}, []string{"result"}),
+		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shortline_peer_writes_total", Help: "Writes from other nodes, by what became of them."}, []string{"result"}),
+	}
+	if r := cfg.Registerer; r != nil {
+		r.MustRegister(p.requests, p.writes)
+	}
+	p.mux.HandleFunc("POST "+peerWritesPath, p.postWrites)
+	p.mux.HandleFunc("GET "+peerStatusPath, p.getStatus)
+	return p, nil
+}
+
+// Handler is that of the internal listener.
+func (p *Peer) Handler() http.Handler { return p.mux }
+
+// Run serves until ctx ends, then lets requests under way finish, and returns nil. It closes the listener. It speaks
+// HTTP/2 with prior knowledge and nothing else: one protocol to bound, and one connection a peer.
+func (p *Peer) Run(ctx context.Context, l net.Listener) error {
+	server := &http.Server{
+		Handler: p.mux, Protocols: new(http.Protocols),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: maxPeerTimeout + 10*time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 8 << 10,
+		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: 128, MaxReceiveBufferPerStream: 1 << 20, MaxReceiveBufferPerConnection: 4<<20 - 1},
+		ErrorLog:       slog.NewLogLogger(p.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	server.Protocols.SetUnencryptedHTTP2(true)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve other nodes on %s: %w", l.Addr(), err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.ShutdownTimeout)
+		defer cancel()
+		if err := server.Shutdown(stop); err != nil {
+			p.cfg.Log.Warn("some requests of other nodes did not finish in time and were cut off", "err", err)
+			_ = server.Close()
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// peerStatuses are the HTTP statuses of refusals.
+var peerStatuses = map[peerError]int{
+	peerUnauthorized: http.StatusUnauthorized, peerSkewed: http.StatusUnauthorized, peerReplayed: http.StatusConflict,
+	peerMalformed: http.StatusBadRequest, peerTooLarge: http.StatusRequestEntityTooLarge, peerTooNew: http.StatusUpgradeRequired,
+	peerLoop: http.StatusLoopDetected, peerNotPrimary: http.StatusServiceUnavailable, peerOverloaded: http.StatusServiceUnavailable,
+}
+
+func (p *Peer) refuse(w http.ResponseWriter, r *http.Request, why *peerRefusal) {
+	p.requests.WithLabelValues(string(why.Error)).Inc()
+	if why.Error != peerNotPrimary && why.Error != peerOverloaded {
+		p.cfg.Log.Warn("refused a request of another node", "from", r.RemoteAddr, "kind", why.Error, "err", why.Detail)
+	}
+	w.Header().Set(headerPeerVersion, strconv.Itoa(peerVersion))
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(peerStatuses[why.Error])
+	_ = json.NewEncoder(w).Encode(why)
+}
+
+func (p *Peer) getStatus(w http.ResponseWriter, r *http.Request) {
+	if _, why := p.verifier.verify(r); why != nil {
+		p.refuse(w, r, why)
+		return
+	}
+	status := PeerStatus{Version: peerVersion, Region: p.cfg.Region}
+	status.Primary, status.Epoch = p.cfg.Primary()
+	if p.cfg.Applied != nil {
+		status.Token = p.cfg.Applied()
+	}
+	w.Header().Set(headerPeerVersion, strconv.Itoa(peerVersion))
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(&status)
+}
+
+func (p *Peer) postWrites(w http.ResponseWriter, r *http.Request) {
+	req, why := p.verifier.verify(r)
+	if why != nil {
+		p.refuse(w, r, why)
+		return
+	}
+	if primary, epoch := p.cfg.Primary(); !primary { // before the body, which need not be read to be sent elsewhere
+		p.refuse(w, r, &peerRefusal{peerNotPrimary, fmt.Sprintf("region %s is not the primary in epoch %d; nothing was written", p.cfg.Region, epoch)})
+		return
+	}
+	body, done, why := p.readBody(w, r, req.digest)
+	if why != nil {
+		p.refuse(w, r, why)
+		return
+	}
+	defer done()
+	writes, err := decodeWrites(body, req.version > peerVersion)
+	switch {
+	case errors.Is(err, errTooMany):
+		p.refuse(w, r, &peerRefusal{peerTooLarge, err.Error()})
+		return
+	case err != nil:
+		p.refuse(w, r, &peerRefusal{peerMalformed, err.Error()})
+		return
+	}
+	p.requests.WithLabelValues("ok").Inc()
+	p.answer(w, r, writes)
+}
+
+// readBody reads the body that the signed digest is of. done gives back its share of the memory for bodies.
+func (p *Peer) readBody(w http.ResponseWriter, r *http.Request, digest [sha256.Size]byte) (body []byte, done func(), why *peerRefusal) {
+	n := r.ContentLength
+	switch {
+	case n < 0:
+		return nil, nil, &peerRefusal{peerMalformed, "Content-Length is missing"}
+	case n > maxPeerBytes:
+		return nil, nil, &peerRefusal{peerTooLarge, fmt.Sprintf("the body has %d bytes; at most %d are allowed", n, maxPeerBytes)}
+	case !p.bytes.TryAcquire(n):
+		return nil, nil, &peerRefusal{peerOverloaded, "too many bytes are being worked on; nothing was written, try again"}
+	}
+	done = func() { p.bytes.Release(n) }
+	body = make([]byte, n)
+	if _, err := io.ReadFull(http.MaxBytesReader(w, r.Body, n), body); err != nil {
+		done()
+		return nil, nil, &peerRefusal{peerMalformed, "the body ended before its time"}
+	}
+	if sum := sha256.Sum256(body); sum != digest {
+		done()
+		return nil, nil, &peerRefusal{peerUnauthorized, "the body is not the one that was signed"}
+	}
+	return body, done, nil
+}
+
+// forwardedWrite marks the context of a write that came from another node, so that no Forwarder passes it on again.
+type forwardedWrite struct{}
+
+// answer submits the writes and streams a line for each as soon as it is known: one that waits keeps no other waiting.
+func (p *Peer) answer(w http.ResponseWriter, r *http.Request, writes []incoming) {
+	h := w.Header()
+	h.Set(headerPeerVersion, strconv.Itoa(peerVersion))
+	h.Set("Content-Type", "application/x-ndjson")
+	ctx := context.WithValue(r.Context(), forwardedWrite{}, true)
+	if len(writes) == 1 {
+		_ = json.NewEncoder(w).Encode(p.submit(ctx, 0, &writes[0]))
+		return
+	}
+	answers := make(chan wireAnswer, len(writes))
+	for i := range writes { // each sends once into a channel that has room, and is waited for below
+		go func() { answers <- p.submit(ctx, i, &writes[i]) }()
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	control := http.NewResponseController(w)
+	for left := len(writes); left > 0; {
+		a := <-answers
+		for more := true; more; {
+			_ = enc.Encode(&a)
+			left--
+			select {
+			case a = <-answers:
+			default:
+				more = false
+			}
+		}
+		_, _ = w.Write(b.Bytes()) // a sender that is gone learns by its idempotency keys
+		_ = control.Flush()
+		b.Reset()
+	}
+}
+
+// submit hands one write to the local writer, with the time that its caller has left.
+func (p *Peer) submit(ctx context.Context, i int, in *incoming) wireAnswer {
+	a := p.outcome(ctx, i, in)
+	result := string(a.Error)
+	if result == "" {
+		result = "ok"
+	}
+	p.writes.WithLabelValues(result).Inc()
+	return a
+}
+
+func (p *Peer) outcome(ctx context.Context, i int, in *incoming) wireAnswer {
+	if in.fault != nil {
+		return wireAnswer{Write: i, Error: peerInvalid, Detail: in.fault.Error()}
+	}
+	ctx, cancel := context.WithTimeout(ctx, in.timeout)
+	defer cancel()
+	res, token, err := p.cfg.Writer.Submit(ctx, in.write)
+	switch {
+	case err == nil && res.Err == nil:
+		return encodeResult(i, res, token)
+	case err == nil && errors.Is(res.Err, replication.ErrIdempotencyMismatch):
+		return wireAnswer{Write: i, Error: peerMismatch, At: res.At, Token: token.String()}
+	case err == nil:
+		err = res.Err
+	}
+	return wireAnswer{Write: i, Error: errorKind(err), Detail: err.Error()}
+}
+
+// errorKind names an error of a Writer. The unknown outcome goes first, for it is often wrapped together with its cause.
+func errorKind(err error) peerError {
+	switch {
+	case errors.Is(err, replication.ErrOutcomeUnknown):
+		return peerUnknown
+	case errors.Is(err, ErrNotPrimary), errors.Is(err, ErrNoPrimary):
+		return peerNotPrimary
+	case errors.Is(err, replication.ErrOverloaded):
+		return peerOverloaded
+	case errors.Is(err, replication.ErrClosed):
+		return peerClosed
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return peerExpired
+	}
+	return peerFailed
+}
