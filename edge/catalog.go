@@ -427,3 +427,26 @@ func (s *state) internSchedule(store *shortline.Store) *schedule {
 	s.schedules[key] = sc
 	return sc
 }
+
+// cacheRes is the resolution of the cells by which details are kept together in a cache: a town, more or less.
+const cacheRes = 6
+
+// CellOf tells the cell of a store, for caches that keep neighbours together; false where there is no such store.
+func (c *Catalog) CellOf(id shortline.StoreID) (geo.Cell, bool) {
+	if st := c.current.Load(); st != nil {
+		if _, rec, ok := st.find(id); ok {
+			return geo.CellAt(geo.Point{Lat: rec.lat, Lng: rec.lng}, cacheRes), true
+		}
+	}
+	return 0, false
+}
+
+// Rev tells the rev of a store; false where there is none.
+func (c *Catalog) Rev(id shortline.StoreID) (uint64, bool) {
+	if st := c.current.Load(); st != nil {
+		if _, rec, ok := st.find(id); ok {
+			return rec.rev, true
+		}
+	}
+	return 0, false
+}

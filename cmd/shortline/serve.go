@@ -18,9 +18,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/edge"
 	"github.com/shortline/shortline/replication"
-	"github.com/shortline/shortline/replication/sqlite"
+	"github.com/shortline/shortline/replication/rediscache"
 )
 
 const serveHelp = `Run one node: stores, live queues and the API, from one data folder.
@@ -34,12 +35,19 @@ Once the node answers it prints one line "ready URL" to stdout. Everything else
 goes to stderr. Ctrl-C or SIGTERM lets requests under way finish and ends it.
 
 Whoever reaches the admin port on a loopback address is an operator; on any
-other address the port asks for a key with the scope admin.`
+other address the port asks for a key with the scope admin.
+
+With --postgres the stores are in PostgreSQL 15 or newer, and any number of
+nodes may share it; the data folder then holds the admin key alone. The first
+node creates the schema. A node of another region reads from a standby near it
+(--postgres-replica) and sends its writes to nodes of the primary region
+(--forward-to), which listen for them (--cluster-listen).`
 
 // serveSettings are the flags of serve.
 type serveSettings struct {
-	edge              edge.Config
-	data              string
+	edge edge.Config
+	storeSettings
+	clusterSettings
 	listen, admin     string
 	publicAdmin       bool
 	detailsCache      byteSize
@@ -58,6 +66,16 @@ func newServeCommand(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.data, "data", "shortline-data", "data `folder`; made where it is missing")
+	f.StringVar(&s.postgres, "postgres", "", "`DSN` of the PostgreSQL primary, instead of the embedded database; better set as SHORTLINE_POSTGRES than here, where other users can read it")
+	f.StringVar(&s.replica, "postgres-replica", "", "`DSN` of the standby near this node, for reads; default: the primary")
+	f.StringVar(&s.owner, "postgres-owner", "", "`DSN` on the primary of the role that owns the schema, to create and upgrade it; default: as --postgres")
+	f.IntVar(&s.conns, "postgres-conns", 10, "connections to each PostgreSQL server at most")
+	f.StringSliceVar(&s.redis, "redis", nil, "`addresses` of some nodes of a Redis Cluster that caches store details for the region")
+	f.StringVar(&s.redisPassword, "redis-password", "", "`password` of Redis; better set as SHORTLINE_REDIS_PASSWORD")
+	f.StringVar(&s.deployment, "deployment", "shortline", "`name` that tells this deployment's keys in Redis from those of others")
+	f.StringVar(&s.clusterListen, "cluster-listen", "", "`address` for writes that other regions forward; for a private network, it is not encrypted yet")
+	f.StringVar(&s.clusterKey, "cluster-key", "", "`secret` that all nodes have, 16 bytes or more; better set as SHORTLINE_CLUSTER_KEY")
+	f.StringSliceVar(&s.forwardTo, "forward-to", nil, "cluster `addresses` of the primary region's nodes: writes go there instead of to the database")
 	f.StringVar(&s.listen, "listen", "127.0.0.1:8080", "`address` of the API")
 	f.StringVar(&s.admin, "admin-listen", "127.0.0.1:8081", "`address` of the admin port; keep it on loopback or in a private network")
 	f.StringVar(&s.edge.Region, "region", "local", "`name` of this node's region")
@@ -89,8 +107,10 @@ func (s *serveSettings) validate() error {
 			faults = append(faults, fmt.Errorf("--%s %q is not an address such as 127.0.0.1:8080 or :8080", addr.flag, addr.value))
 		}
 	}
-	if s.data == "" {
-		faults = append(faults, errors.New("--data is empty; name a folder"))
+	for _, err := range []error{s.storeSettings.validate(), s.clusterSettings.validate()} {
+		if err != nil {
+			faults = append(faults, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
+		}
 	}
 	if s.detailsCache < 32<<20 {
 		faults = append(faults, fmt.Errorf("--details-cache %v is less than 32MiB", s.detailsCache))
@@ -142,7 +162,7 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 		return err
 	}
 	defer func() { _ = admin.Close() }()
-	store, err := sqlite.Open(ctx, sqlite.Config{Dir: s.data, Log: log})
+	store, lanes, err := s.open(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -152,9 +172,18 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 	if err != nil {
 		return err
 	}
-	n, err := newNode(a, s, log, store)
+	n, err := newNode(ctx, a, s, log, store, lanes)
 	if err != nil {
 		return err
+	}
+	if n.cache != nil {
+		defer func() { _ = n.cache.Close() }()
+	}
+	if n.peer != nil {
+		if n.peerListener, err = listen("cluster-listen", s.clusterListen); err != nil {
+			return err
+		}
+		defer func() { _ = n.peerListener.Close() }()
 	}
 	if secret != "" {
 		_, _ = fmt.Fprintf(a.stderr, "\n  admin key: %s\n  It is shown this once and kept in %s; make more with: shortline keys create\n\n", secret, filepath.Join(s.data, adminKeyFile))
@@ -181,13 +210,18 @@ type node struct {
 	app     *app
 	s       *serveSettings
 	log     *slog.Logger
-	store   *sqlite.Store
+	store   replication.Store
 	feed    *replication.Feed
 	batcher *replication.Batcher
 	server  *edge.Server
+
+	forwarder    *edge.Forwarder   // nil in the primary region
+	peer         *edge.Peer        // nil: none listens
+	peerListener net.Listener      // for peer
+	cache        *rediscache.Cache // nil: none
 }
 
-func newNode(a *app, s *serveSettings, log *slog.Logger, store *sqlite.Store) (*node, error) {
+func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, store replication.Store, lanes int) (*node, error) {
 	registry := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "shortline_build_info", Help: "1; the version is a label.", ConstLabels: prometheus.Labels{"version": a.version}})
 	build.Set(1)
@@ -195,12 +229,32 @@ func newNode(a *app, s *serveSettings, log *slog.Logger, store *sqlite.Store) (*
 
 	catalog := new(edge.Catalog)
 	n := &node{app: a, s: s, log: log, store: store}
-	n.feed = replication.NewFeed(store, catalog, replication.FeedConfig{Log: log, Registerer: registry})
-	n.batcher = replication.NewBatcher(store, replication.BatcherConfig{
-		Log: log, Registerer: registry, Committed: func(replication.Token) { n.feed.Poke() }})
-	s.edge.Version = a.version
 	var err error
-	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: store, Log: log, Metrics: registry})
+	if n.cache, err = s.newCache(ctx, catalog, store, log, registry); err != nil {
+		return nil, err
+	}
+	var target replication.Target = catalog
+	var details replication.Details = store
+	if n.cache != nil {
+		target, details = tap{catalog, func(changes []shortline.Change) { n.cache.Apply(ctx, changes) }}, n.cache
+	}
+	n.feed = replication.NewFeed(store, target, replication.FeedConfig{Log: log, Registerer: registry})
+	n.batcher = replication.NewBatcher(store, replication.BatcherConfig{
+		Lanes: lanes, Log: log, Registerer: registry, Committed: func(replication.Token) { n.feed.Poke() }})
+	var writer edge.Writer = n.batcher
+	if !s.primary() {
+		if n.forwarder, err = s.newForwarder(s.edge, log, registry); err != nil {
+			return nil, err
+		}
+		writer = n.forwarder
+	}
+	if s.clusterListen != "" {
+		if n.peer, err = s.newPeer(s.edge, n.batcher, n.feed, log, registry); err != nil {
+			return nil, err
+		}
+	}
+	s.edge.Version = a.version
+	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: writer, Details: details, Log: log, Metrics: registry})
 	return n, err
 }
 
@@ -226,7 +280,21 @@ func (n *node) run(ctx context.Context, public, admin net.Listener) error {
 		defer stopFollowing()
 		return n.batcher.Run(batching)
 	})
-	use(func() error { return n.server.Run(alive, public, admin) })
+	serving, stopForwarding := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopForwarding()
+	use(func() error {
+		defer stopForwarding()
+		return n.server.Run(alive, public, admin)
+	})
+	if n.forwarder != nil {
+		use(func() error { return n.forwarder.Run(serving) })
+	}
+	if n.peer != nil {
+		use(func() error { return n.peer.Run(alive, n.peerListener) })
+	}
+	if n.cache != nil {
+		group.Go(func() error { return n.cache.Run(following) })
+	}
 	use(func() error { return n.prune(alive) })
 	use(func() error { return n.announce(alive, public.Addr(), admin.Addr()) })
 	group.Go(func() error {
@@ -242,11 +310,8 @@ func (n *node) run(ctx context.Context, public, admin net.Listener) error {
 // announce waits until the node answers, brings in the demo stores where they are asked for, prints the ready line, and
 // goes on as the simulator if there is one.
 func (n *node) announce(ctx context.Context, public, admin net.Addr) error {
-	if err := n.feed.Latest(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+	if err := n.feed.Wait(ctx, replication.Token{}); err != nil {
+		return nil // stopped before the first snapshot was in service
 	}
 	if n.s.demo {
 		if err := n.loadDemo(ctx); err != nil || ctx.Err() != nil {

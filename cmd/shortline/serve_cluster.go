@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/edge"
+	"github.com/shortline/shortline/replication"
+	"github.com/shortline/shortline/replication/rediscache"
+)
+
+// clusterSettings are what a node needs to work together with nodes of other regions.
+type clusterSettings struct {
+	clusterListen string
+	clusterKey    string
+	forwardTo     []string
+	redis         []string
+	redisPassword string
+	deployment    string
+}
+
+func (s *clusterSettings) validate() error {
+	var faults []error
+	if (s.clusterListen != "" || len(s.forwardTo) > 0) && len(s.clusterKey) < 16 {
+		faults = append(faults, errors.New("--cluster-listen and --forward-to need --cluster-key, a secret of 16 bytes or more that all nodes have; make one with: openssl rand -hex 32"))
+	}
+	for flag, addrs := range map[string][]string{"forward-to": s.forwardTo, "redis": s.redis, "cluster-listen": {s.clusterListen}} {
+		for _, addr := range addrs {
+			if _, _, err := net.SplitHostPort(addr); err != nil && addr != "" {
+				faults = append(faults, fmt.Errorf("--%s %q is not an address such as 10.0.0.5:8082", flag, addr))
+			}
+		}
+	}
+	if _, err := shortline.ParseStoreID(s.deployment); err != nil {
+		faults = append(faults, fmt.Errorf("--deployment %q must be 1 to 64 letters, digits, '-', '_' or '.'", s.deployment))
+	}
+	return errors.Join(faults...)
+}
+
+// primary tells whether this node's region takes writes: the others are told where to send them.
+func (s *clusterSettings) primary() bool { return len(s.forwardTo) == 0 }
+
+// newForwarder makes the writer of a node that is not in the primary region.
+func (s *clusterSettings) newForwarder(cfg edge.Config, log *slog.Logger, r prometheus.Registerer) (*edge.Forwarder, error) {
+	peers := make([]edge.PeerNode, len(s.forwardTo))
+	for i, addr := range s.forwardTo {
+		peers[i] = edge.PeerNode{Name: addr, Addr: addr}
+	}
+	return edge.NewForwarder(edge.ForwarderConfig{
+		Peers: func() []edge.PeerNode { return peers }, ClusterKey: s.clusterKey, Timeout: cfg.WriteHold, Log: log, Registerer: r})
+}
+
+// newPeer makes the listener for writes that other regions forward, and commits them here.
+func (s *clusterSettings) newPeer(cfg edge.Config, writer edge.Writer, feed *replication.Feed, log *slog.Logger, r prometheus.Registerer) (*edge.Peer, error) {
+	applied := func() *replication.Applied {
+		if a := feed.Applied(); a != nil {
+			return a
+		}
+		return &replication.Applied{}
+	}
+	return edge.NewPeer(edge.PeerConfig{
+		Region: cfg.Region, ClusterKey: s.clusterKey, Writer: writer, ShutdownTimeout: cfg.ShutdownTimeout, Log: log, Registerer: r,
+		Primary: func() (bool, uint64) { return s.primary(), applied().Token.Epoch },
+		Applied: func() string { return applied().Text },
+	})
+}
+
+// newCache puts Redis Cluster before the database, for details. It is nil where no Redis is named, or none can be reached:
+// a node must start without it.
+func (s *clusterSettings) newCache(ctx context.Context, catalog *edge.Catalog, next replication.Details, log *slog.Logger, r prometheus.Registerer) (*rediscache.Cache, error) {
+	if len(s.redis) == 0 {
+		return nil, nil
+	}
+	cache, err := rediscache.New(ctx, rediscache.Config{
+		Addrs: s.redis, Password: s.redisPassword, Deployment: shortline.StoreID(s.deployment), Lineage: 1,
+		CellOf: catalog.CellOf, MinRev: catalog.Rev, Log: log, Registerer: r}, next)
+	if errors.Is(err, rediscache.ErrUnreachable) {
+		log.Warn("going on without Redis: details come from the database; restart this node to use it", "err", err)
+		return nil, nil
+	}
+	return cache, err
+}
+
+// tap is the catalog with a second reader of its changes. That one comes first, for it must find the former places of stores.
+type tap struct {
+	*edge.Catalog
+	apply func(changes []shortline.Change)
+}
+
+type tappedView struct {
+	replication.View
+	apply func(changes []shortline.Change)
+}
+
+// Begin is part of replication.Target.
+func (t tap) Begin() replication.View { return tappedView{t.Catalog.Begin(), t.apply} }
+
+// Install is part of replication.Target.
+func (t tap) Install(v replication.View) { t.Catalog.Install(v.(tappedView).View) }
+
+// Apply is part of replication.View.
+func (v tappedView) Apply(changes []shortline.Change) {
+	v.apply(changes)
+	v.View.Apply(changes)
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/shortline/shortline/replication"
+	"github.com/shortline/shortline/replication/postgres"
+	"github.com/shortline/shortline/replication/sqlite"
+)
+
+// storeSettings say where a node keeps stores, queues and keys: in PostgreSQL where its DSN is given, else in a file.
+type storeSettings struct {
+	data     string
+	postgres string // DSN of the primary
+	replica  string // DSN of the local standby
+	owner    string // DSN of the role that owns the schema
+	conns    int
+}
+
+// commitLanes is how many transactions a node has under way at once in PostgreSQL.
+const commitLanes = 8
+
+func (s *storeSettings) validate() error {
+	var faults []error
+	if s.data == "" {
+		faults = append(faults, errors.New("--data is empty; name a folder"))
+	}
+	if s.postgres == "" && (s.replica != "" || s.owner != "") {
+		faults = append(faults, errors.New("--postgres-replica and --postgres-owner need --postgres, the DSN of the primary"))
+	}
+	if s.conns < 1 || s.conns > 1000 {
+		faults = append(faults, fmt.Errorf("--postgres-conns %d is not between 1 and 1000", s.conns))
+	}
+	return errors.Join(faults...)
+}
+
+// open opens the database; lanes is how many commits it takes at once.
+func (s *storeSettings) open(ctx context.Context, log *slog.Logger) (store replication.Store, lanes int, err error) {
+	if s.postgres == "" {
+		store, err := sqlite.Open(ctx, sqlite.Config{Dir: s.data, Log: log})
+		return store, 1, err
+	}
+	if err := os.MkdirAll(s.data, 0o700); err != nil {
+		return nil, 0, fmt.Errorf("make the data folder: %w; name another with --data", err)
+	}
+	pg, err := postgres.Open(ctx, postgres.Config{
+		Write: s.postgres, Read: s.replica, Owner: s.owner, WriteConns: s.conns, ReadConns: s.conns, Log: log})
+	if err != nil {
+		return nil, 0, err
+	}
+	return pg, min(commitLanes, s.conns), nil
+}

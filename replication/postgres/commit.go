@@ -1,0 +1,180 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/shortline/shortline/replication"
+)
+
+// attempts bounds how often a commit begins anew that another one was in the way of; nothing was written by then.
+const attempts = 8
+
+// Commit implements replication.Committer in two round trips: one begins, locks and reads the rows that the writes speak
+// of, one writes what came of them and commits. A context that ends before COMMIT is sent leaves nothing; from there on it
+// is not looked at.
+//
+// The token is the transaction's number. Whoever has seen this transaction has seen all that it saw, for that was
+// complete before it. Writes that change nothing may have none; their token covers all that was complete then.
+func (s *Store) Commit(ctx context.Context, writes []replication.Write) ([]replication.Result, replication.Token, error) {
+	const doing = "commit"
+	for i := range writes {
+		for j := range writes[i].Items {
+			if !oneField(&writes[i].Items[j]) {
+				return nil, replication.Token{}, fmt.Errorf("%s: item %d of write %d has not exactly one of queue, put, delete and key", doing, j, i)
+			}
+		}
+	}
+	// Not under the caller's context: where that ends while COMMIT is under way, the outcome would be unknown for no reason.
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.CommitTimeout)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		if err := s.usable(ctx, doing); err != nil {
+			return nil, replication.Token{}, err
+		}
+		results, token, err := s.once(ctx, own, writes)
+		if err == nil {
+			return results, token, nil
+		}
+		if attempt == attempts || !inTheWay(err) {
+			return nil, replication.Token{}, s.explain(doing, err)
+		}
+		pause := rand.N(time.Duration(attempt) * 5 * time.Millisecond)
+		s.cfg.Log.Debug("commit begins anew", "attempt", attempt, "pause", pause, "err", err)
+		time.Sleep(pause)
+	}
+}
+
+func oneField(it *replication.Item) bool {
+	n := 0
+	for _, set := range [...]bool{it.Queue != nil, it.Put != nil, it.Delete != "", it.Key != nil} {
+		if set {
+			n++
+		}
+	}
+	return n == 1
+}
+
+// inTheWay tells whether another transaction kept this one from being committed, which cannot happen a second time with
+// the same one: it made a row first that this one wanted to make.
+func inTheWay(err error) bool {
+	if errors.Is(err, replication.ErrOutcomeUnknown) {
+		return false
+	}
+	state := sqlState(err)
+	return state == stateUnique || state == stateSerialization || state == stateDeadlock
+}
+
+// once tries to commit. caller is looked at until COMMIT is sent; ctx bounds everything.
+func (s *Store) once(caller, ctx context.Context, writes []replication.Write) (_ []replication.Result, _ replication.Token, err error) {
+	conn, err := s.writes.Acquire(ctx)
+	if err != nil {
+		return nil, replication.Token{}, err
+	}
+	defer conn.Release() // closes a connection that is not idle
+	c := commit{conn: conn.Conn(), mutant: s.mutant, results: make([]replication.Result, len(writes))}
+	defer func() {
+		if err != nil {
+			c.rollBack(ctx)
+		}
+	}()
+	if err := c.load(ctx, writes); err != nil {
+		return nil, replication.Token{}, err
+	}
+	c.b.now = s.cfg.Now().UTC().Truncate(time.Millisecond) // after all locks, so that times of one store follow its revs
+	for i := range writes {
+		if c.results[i], err = c.b.apply(&writes[i]); err != nil {
+			return nil, replication.Token{}, fmt.Errorf("write %d: %w", i, err)
+		}
+	}
+	if err := caller.Err(); err != nil {
+		return nil, replication.Token{}, err
+	}
+	token, err := c.store(ctx)
+	return c.results, token, err
+}
+
+// commit is the I/O around a batch: one transaction.
+type commit struct {
+	conn    *pgx.Conn
+	mutant  mutant
+	b       batch
+	results []replication.Result
+	epoch   uint64
+}
+
+// rollBack gives the locks free. A connection on which that does not work is closed, which gives them free too.
+func (c *commit) rollBack(ctx context.Context) {
+	if c.conn.IsClosed() || c.conn.PgConn().TxStatus() == 'I' {
+		return
+	}
+	if _, err := c.conn.Exec(ctx, "ROLLBACK"); err != nil {
+		hangUp(c.conn)
+	}
+}
+
+// stage is how far the second round trip is known to have come.
+type stage uint8
+
+const (
+	writing stage = iota
+	committing
+	committed
+)
+
+// store writes what the batch has changed and commits, in one round trip: the server does not go on to COMMIT where a
+// statement before it failed, and says so.
+func (c *commit) store(ctx context.Context) (replication.Token, error) {
+	var q pgx.Batch
+	if err := c.queueWrites(&q); err != nil {
+		return replication.Token{}, err
+	}
+	at := writing
+	token := replication.Token{Epoch: c.epoch}
+	q.Queue(sqlPosition).QueryRow(func(row pgx.Row) error {
+		if err := row.Scan(&token.XID); err != nil {
+			return err
+		}
+		at = committing
+		return nil
+	})
+	q.Queue("COMMIT").Exec(func(tag pgconn.CommandTag) error {
+		if tag.String() != "COMMIT" {
+			return fmt.Errorf("COMMIT was answered with %s", tag)
+		}
+		at = committed
+		return nil
+	})
+	// Read after the commit, so that the record of the commit lies before it.
+	q.Queue(sqlInsertLSN).QueryRow(func(row pgx.Row) error { return row.Scan(&token.LSN) })
+
+	warnings := c.conn.PgConn().CustomData()
+	delete(warnings, warningKey)
+	err := c.conn.SendBatch(ctx, &q).Close()
+	if err != nil && at == committed {
+		token.LSN, err = math.MaxInt64, nil // the answer has come, only the position has not; this is a bound, too
+	}
+	if err != nil {
+		return replication.Token{}, outcome(at, err)
+	}
+	if n, ok := warnings[warningKey].(*pgconn.Notice); ok && c.mutant != mutantTrustsWarnings {
+		return replication.Token{}, fmt.Errorf("%w: %s (%s)", replication.ErrOutcomeUnknown, n.Message, n.Code)
+	}
+	return token, nil
+}
+
+// outcome says what an error of the second round trip means. A server that answers a statement before COMMIT with an error
+// has not come to the COMMIT. Where it did not answer, or COMMIT itself failed, nobody knows.
+func outcome(at stage, err error) error {
+	if at == writing && sqlState(err) != "" {
+		return err
+	}
+	return fmt.Errorf("%w: %w", replication.ErrOutcomeUnknown, err)
+}

@@ -1,0 +1,43 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/shortline/shortline/replication"
+)
+
+var (
+	_ replication.Leader = (*Store)(nil)
+	_ replication.Lagger = (*Store)(nil)
+)
+
+// PrimaryHead implements replication.Leader: the replica may not have heard of the newest transactions yet.
+func (s *Store) PrimaryHead(ctx context.Context) (head replication.Head, err error) {
+	const doing = "read the primary's head"
+	if err := s.usable(ctx, doing); err != nil {
+		return head, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+	defer cancel()
+	var pruned replication.Cursor
+	row := s.writes.QueryRow(ctx, sqlHead)
+	if err := row.Scan(&head.Epoch, &pruned.XID, &pruned.ID, &head.Horizon, &head.XMax, &head.LSN); err != nil {
+		return replication.Head{}, s.explain(doing, err)
+	}
+	return head, nil
+}
+
+// Lag implements replication.Lagger: the bytes of log that the replica has received and not replayed; none on a primary.
+func (s *Store) Lag(ctx context.Context) (bytes uint64, err error) {
+	const sql = `SELECT CASE WHEN pg_is_in_recovery()
+		THEN greatest(coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), 0), 0)::int8 ELSE 0 END`
+	err = s.read(ctx, "read the replica's lag", sql, nil, func(rows pgx.Rows) error {
+		if !rows.Next() {
+			return rows.Err()
+		}
+		return rows.Scan(&bytes)
+	})
+	return bytes, err
+}
