@@ -39,8 +39,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// owner is a role without rights but those on the databases that are made for it.
-const owner = "shortline"
+// Roles of the shared server.
+const (
+	owner = "shortline" // without rights but those on the databases that are made for it
+	hasty = "hasty"     // without any, and its commits wait for no standby
+)
 
 // long bounds what should take a moment; nothing depends on how long it takes.
 const long = 2 * time.Minute
@@ -56,7 +59,7 @@ func sharedServer(t testing.TB) *planet.Postgres {
 	t.Helper()
 	planet.Need(t)
 	shared.once.Do(func() {
-		shared.server, shared.err = planet.StartPostgres(context.Background(), planet.PostgresConfig{Name: "shared", NoFsync: true, Roles: []string{owner}})
+		shared.server, shared.err = planet.StartPostgres(context.Background(), planet.PostgresConfig{Name: "shared", NoFsync: true, Roles: []string{owner, hasty}})
 	})
 	if shared.err != nil {
 		t.Fatal(shared.err)
