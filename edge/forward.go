@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/shortline/shortline/internal/peer"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -94,7 +94,7 @@ func setDefault[T comparable](field *T, value T) {
 // so that it can be tried again after a cut connection without being applied twice.
 type Forwarder struct {
 	cfg       ForwarderConfig
-	signer    *signer
+	signer    *peer.Signer
 	transport http.RoundTripper
 	metrics   *forwardMetrics
 	kick      chan struct{} // holds one: there is something to plan
@@ -103,9 +103,9 @@ type Forwarder struct {
 	queue forwardQueue // guarded by mu
 }
 
-// NewForwarder makes a Forwarder. It starts nothing; see Run. The error is ErrNoClusterKey, or names what is missing.
+// NewForwarder makes a Forwarder. It starts nothing; see Run. The error is peer.ErrNoKey, or names what is missing.
 func NewForwarder(cfg ForwarderConfig) (*Forwarder, error) {
-	s, err := newSigner(cfg.ClusterKey)
+	s, err := peer.NewSigner(cfg.ClusterKey)
 	if err != nil {
 		return nil, err
 	}
@@ -115,25 +115,11 @@ func NewForwarder(cfg ForwarderConfig) (*Forwarder, error) {
 	cfg.defaults()
 	f := &Forwarder{cfg: cfg, signer: s, transport: cfg.Transport, kick: make(chan struct{}, 1)}
 	if f.transport == nil {
-		f.transport = newPeerTransport()
+		f.transport = peer.NewTransport()
 	}
 	f.queue = newForwardQueue(&f.cfg)
 	f.metrics = newForwardMetrics(cfg.Registerer, f)
 	return f, nil
-}
-
-// newPeerTransport keeps a connection to each peer and finds out by pings when the other end is dead or frozen: a request
-// itself may rightly take as long as a write may be held.
-func newPeerTransport() *http.Transport {
-	t := &http.Transport{
-		Protocols:          new(http.Protocols),
-		DialContext:        (&net.Dialer{Timeout: time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		DisableCompression: true,
-		IdleConnTimeout:    90 * time.Second,
-		HTTP2:              &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: time.Second, WriteByteTimeout: 5 * time.Second},
-	}
-	t.Protocols.SetUnencryptedHTTP2(true)
-	return t
 }
 
 type forwardOutcome struct {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/shortline/shortline/internal/peer"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -144,7 +145,7 @@ func (f *Forwarder) request(ctx context.Context, b *forwardBatch) (*http.Respons
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err} // an address that is none: nothing was sent
 	}
 	req.Header.Set("Content-Type", "application/x-ndjson")
-	f.signer.sign(req, body, 1, now)
+	f.signer.Sign(req, body, 1, now)
 	return f.transport.RoundTrip(req)
 }
 
@@ -157,12 +158,12 @@ func peerTimeout(left time.Duration) time.Duration {
 // answer is from a node and not from something in between.
 func (f *Forwarder) refused(res *http.Response, b *forwardBatch) verdict {
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
-	var why peerRefusal
-	if res.Header.Get(headerPeerVersion) == "" || json.Unmarshal(text, &why) != nil {
+	var why peer.Refusal
+	if res.Header.Get(peer.HeaderVersion) == "" || json.Unmarshal(text, &why) != nil {
 		return verdict{err: fmt.Errorf("%s answered %s", b.lane.peer.Name, res.Status), maybe: true}
 	}
-	v := verdict{err: fmt.Errorf("%s refused: %s: %s", b.lane.peer.Name, why.Error, clipDetail(why.Detail))}
-	switch why.Error {
+	v := verdict{err: fmt.Errorf("%s refused: %s: %s", b.lane.peer.Name, why.Kind, clipDetail(why.Detail))}
+	switch why.Kind {
 	case peerNotPrimary, peerClosed:
 	case peerOverloaded:
 		v.overloaded = true

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/shortline/shortline/internal/peer"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -50,17 +51,18 @@ type PeerConfig struct {
 // the cluster key; nothing of one that is refused is applied.
 type Peer struct {
 	cfg      PeerConfig
-	verifier verifier
+	verifier *peer.Verifier
 	bytes    *semaphore.Weighted
 	mux      *http.ServeMux
 
 	requests, writes *prometheus.CounterVec
 }
 
-// NewPeer makes a Peer. It starts nothing; see Run. The error is ErrNoClusterKey, or names what is missing.
+// NewPeer makes a Peer. It starts nothing; see Run. The error is peer.ErrNoKey, or names what is missing.
 func NewPeer(cfg PeerConfig) (*Peer, error) {
-	if len(cfg.ClusterKey) < minClusterKey {
-		return nil, ErrNoClusterKey
+	v, err := peer.NewVerifier(cfg.ClusterKey, cfg.Now)
+	if err != nil {
+		return nil, err
 	}
 	if cfg.Writer == nil || cfg.Primary == nil {
 		return nil, errors.New("a Peer needs a Writer and Primary")
@@ -75,13 +77,10 @@ func NewPeer(cfg PeerConfig) (*Peer, error) {
 	if cfg.ShutdownTimeout == 0 {
 		cfg.ShutdownTimeout = 10 * time.Second
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Peer{cfg: cfg, verifier: verifier{key: []byte(cfg.ClusterKey), now: cfg.Now}, bytes: semaphore.NewWeighted(cfg.MaxBytes), mux: http.NewServeMux(),
+	p := &Peer{cfg: cfg, verifier: v, bytes: semaphore.NewWeighted(cfg.MaxBytes), mux: http.NewServeMux(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shortline_peer_requests_total", Help: "Requests from other nodes, by what became of them."}, []string{"result"}),
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -98,17 +97,9 @@ func NewPeer(cfg PeerConfig) (*Peer, error) {
 // Handler is that of the internal listener.
 func (p *Peer) Handler() http.Handler { return p.mux }
 
-// Run serves until ctx ends, then lets requests under way finish, and returns nil. It closes the listener. It speaks
-// HTTP/2 with prior knowledge and nothing else: one protocol to bound, and one connection a peer.
+// Run serves until ctx ends, then lets requests under way finish, and returns nil. It closes the listener.
 func (p *Peer) Run(ctx context.Context, l net.Listener) error {
-	server := &http.Server{
-		Handler: p.mux, Protocols: new(http.Protocols),
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: maxPeerTimeout + 10*time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 8 << 10,
-		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: 128, MaxReceiveBufferPerStream: 1 << 20, MaxReceiveBufferPerConnection: 4<<20 - 1},
-		ErrorLog:       slog.NewLogLogger(p.cfg.Log.Handler(), slog.LevelDebug),
-	}
-	server.Protocols.SetUnencryptedHTTP2(true)
+	server := peer.NewServer(p.mux, maxPeerTimeout+10*time.Second, p.cfg.Log)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -129,62 +120,63 @@ func (p *Peer) Run(ctx context.Context, l net.Listener) error {
 	return group.Wait()
 }
 
-// peerStatuses are the HTTP statuses of refusals.
-var peerStatuses = map[peerError]int{
-	peerUnauthorized: http.StatusUnauthorized, peerSkewed: http.StatusUnauthorized, peerReplayed: http.StatusConflict,
-	peerMalformed: http.StatusBadRequest, peerTooLarge: http.StatusRequestEntityTooLarge, peerTooNew: http.StatusUpgradeRequired,
-	peerLoop: http.StatusLoopDetected, peerNotPrimary: http.StatusServiceUnavailable, peerOverloaded: http.StatusServiceUnavailable,
+// peerStatus is the HTTP status of a refusal.
+func peerStatus(k peer.Kind) int {
+	if k == peerNotPrimary {
+		return http.StatusServiceUnavailable
+	}
+	return k.Status()
 }
 
-func (p *Peer) refuse(w http.ResponseWriter, r *http.Request, why *peerRefusal) {
-	p.requests.WithLabelValues(string(why.Error)).Inc()
-	if why.Error != peerNotPrimary && why.Error != peerOverloaded {
-		p.cfg.Log.Warn("refused a request of another node", "from", r.RemoteAddr, "kind", why.Error, "err", why.Detail)
+func (p *Peer) refuse(w http.ResponseWriter, r *http.Request, why *peer.Refusal) {
+	p.requests.WithLabelValues(string(why.Kind)).Inc()
+	if why.Kind != peerNotPrimary && why.Kind != peerOverloaded {
+		p.cfg.Log.Warn("refused a request of another node", "from", r.RemoteAddr, "kind", why.Kind, "err", why.Detail)
 	}
-	w.Header().Set(headerPeerVersion, strconv.Itoa(peerVersion))
+	w.Header().Set(peer.HeaderVersion, strconv.Itoa(peer.Version))
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(peerStatuses[why.Error])
+	w.WriteHeader(peerStatus(why.Kind))
 	_ = json.NewEncoder(w).Encode(why)
 }
 
 func (p *Peer) getStatus(w http.ResponseWriter, r *http.Request) {
-	if _, why := p.verifier.verify(r); why != nil {
+	if _, why := p.verifier.Verify(r); why != nil {
 		p.refuse(w, r, why)
 		return
 	}
-	status := PeerStatus{Version: peerVersion, Region: p.cfg.Region}
+	status := PeerStatus{Version: peer.Version, Region: p.cfg.Region}
 	status.Primary, status.Epoch = p.cfg.Primary()
 	if p.cfg.Applied != nil {
 		status.Token = p.cfg.Applied()
 	}
-	w.Header().Set(headerPeerVersion, strconv.Itoa(peerVersion))
+	w.Header().Set(peer.HeaderVersion, strconv.Itoa(peer.Version))
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(&status)
 }
 
 func (p *Peer) postWrites(w http.ResponseWriter, r *http.Request) {
-	req, why := p.verifier.verify(r)
+	req, why := p.verifier.Verify(r)
 	if why != nil {
 		p.refuse(w, r, why)
 		return
 	}
 	if primary, epoch := p.cfg.Primary(); !primary { // before the body, which need not be read to be sent elsewhere
-		p.refuse(w, r, &peerRefusal{peerNotPrimary, fmt.Sprintf("region %s is not the primary in epoch %d; nothing was written", p.cfg.Region, epoch)})
+		p.refuse(w, r, &peer.Refusal{Kind: peerNotPrimary, Detail: fmt.Sprintf("region %s is not the primary in epoch %d; nothing was written", p.cfg.Region, epoch)})
 		return
 	}
-	body, done, why := p.readBody(w, r, req.digest)
+	body, done, why := p.readBody(w, r, req.Digest)
 	if why != nil {
 		p.refuse(w, r, why)
 		return
 	}
 	defer done()
-	writes, err := decodeWrites(body, req.version > peerVersion)
+	writes, err := decodeWrites(body, req.Version > peer.Version)
 	switch {
 	case errors.Is(err, errTooMany):
-		p.refuse(w, r, &peerRefusal{peerTooLarge, err.Error()})
+		p.refuse(w, r, &peer.Refusal{Kind: peerTooLarge, Detail: err.Error()})
 		return
 	case err != nil:
-		p.refuse(w, r, &peerRefusal{peerMalformed, err.Error()})
+		p.refuse(w, r, &peer.Refusal{Kind: peerMalformed, Detail: err.Error()})
 		return
 	}
 	p.requests.WithLabelValues("ok").Inc()
@@ -192,25 +184,25 @@ func (p *Peer) postWrites(w http.ResponseWriter, r *http.Request) {
 }
 
 // readBody reads the body that the signed digest is of. done gives back its share of the memory for bodies.
-func (p *Peer) readBody(w http.ResponseWriter, r *http.Request, digest [sha256.Size]byte) (body []byte, done func(), why *peerRefusal) {
+func (p *Peer) readBody(w http.ResponseWriter, r *http.Request, digest [sha256.Size]byte) (body []byte, done func(), why *peer.Refusal) {
 	n := r.ContentLength
 	switch {
 	case n < 0:
-		return nil, nil, &peerRefusal{peerMalformed, "Content-Length is missing"}
+		return nil, nil, &peer.Refusal{Kind: peerMalformed, Detail: "Content-Length is missing"}
 	case n > maxPeerBytes:
-		return nil, nil, &peerRefusal{peerTooLarge, fmt.Sprintf("the body has %d bytes; at most %d are allowed", n, maxPeerBytes)}
+		return nil, nil, &peer.Refusal{Kind: peerTooLarge, Detail: fmt.Sprintf("the body has %d bytes; at most %d are allowed", n, maxPeerBytes)}
 	case !p.bytes.TryAcquire(n):
-		return nil, nil, &peerRefusal{peerOverloaded, "too many bytes are being worked on; nothing was written, try again"}
+		return nil, nil, &peer.Refusal{Kind: peerOverloaded, Detail: "too many bytes are being worked on; nothing was written, try again"}
 	}
 	done = func() { p.bytes.Release(n) }
 	body = make([]byte, n)
 	if _, err := io.ReadFull(http.MaxBytesReader(w, r.Body, n), body); err != nil {
 		done()
-		return nil, nil, &peerRefusal{peerMalformed, "the body ended before its time"}
+		return nil, nil, &peer.Refusal{Kind: peerMalformed, Detail: "the body ended before its time"}
 	}
 	if sum := sha256.Sum256(body); sum != digest {
 		done()
-		return nil, nil, &peerRefusal{peerUnauthorized, "the body is not the one that was signed"}
+		return nil, nil, &peer.Refusal{Kind: peerUnauthorized, Detail: "the body is not the one that was signed"}
 	}
 	return body, done, nil
 }
@@ -221,7 +213,7 @@ type forwardedWrite struct{}
 // answer submits the writes and streams a line for each as soon as it is known: one that waits keeps no other waiting.
 func (p *Peer) answer(w http.ResponseWriter, r *http.Request, writes []incoming) {
 	h := w.Header()
-	h.Set(headerPeerVersion, strconv.Itoa(peerVersion))
+	h.Set(peer.HeaderVersion, strconv.Itoa(peer.Version))
 	h.Set("Content-Type", "application/x-ndjson")
 	ctx := context.WithValue(r.Context(), forwardedWrite{}, true)
 	if len(writes) == 1 {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/internal/peer"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -137,20 +138,20 @@ func requestBody(t testing.TB, writes ...replication.Write) []byte {
 
 func signedRequest(t testing.TB, body []byte, now time.Time) *http.Request {
 	t.Helper()
-	s, err := newSigner(testClusterKey)
+	s, err := peer.NewSigner(testClusterKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := httptest.NewRequest(http.MethodPost, "http://peer"+peerWritesPath, bytes.NewReader(body))
-	s.sign(r, body, 1, now)
+	s.Sign(r, body, 1, now)
 	return r
 }
 
-func refusal(t testing.TB, p *Peer, r *http.Request) (int, peerRefusal) {
+func refusal(t testing.TB, p *Peer, r *http.Request) (int, peer.Refusal) {
 	t.Helper()
 	rec := httptest.NewRecorder()
 	p.Handler().ServeHTTP(rec, r)
-	var why peerRefusal
+	var why peer.Refusal
 	if rec.Code != http.StatusOK {
 		if err := json.Unmarshal(rec.Body.Bytes(), &why); err != nil {
 			t.Fatalf("%d %q: %v", rec.Code, rec.Body, err)
@@ -161,10 +162,10 @@ func refusal(t testing.TB, p *Peer, r *http.Request) (int, peerRefusal) {
 
 func TestPeerNeedsAClusterKey(t *testing.T) {
 	for _, key := range []string{"", "short"} {
-		if _, err := NewPeer(PeerConfig{ClusterKey: key}); !errors.Is(err, ErrNoClusterKey) {
+		if _, err := NewPeer(PeerConfig{ClusterKey: key}); !errors.Is(err, peer.ErrNoKey) {
 			t.Errorf("NewPeer with the key %q: %v", key, err)
 		}
-		if _, err := NewForwarder(ForwarderConfig{ClusterKey: key}); !errors.Is(err, ErrNoClusterKey) {
+		if _, err := NewForwarder(ForwarderConfig{ClusterKey: key}); !errors.Is(err, peer.ErrNoKey) {
 			t.Errorf("NewForwarder with the key %q: %v", key, err)
 		}
 	}
@@ -176,7 +177,7 @@ func TestPeerRefusesWholeRequests(t *testing.T) {
 	type header struct{ name, value string }
 	resign := func(r *http.Request, h header) {
 		r.Header.Set(h.name, h.value)
-		r.Header.Set(headerPeerSignature, hexMAC(r))
+		r.Header.Set(peer.HeaderSignature, hexMAC(r))
 	}
 	tests := []struct {
 		name   string
@@ -185,25 +186,26 @@ func TestPeerRefusesWholeRequests(t *testing.T) {
 		kind   peerError
 		detail string
 	}{
-		{"no signature", good, func(r *http.Request) { r.Header.Del(headerPeerSignature) }, peerUnauthorized, "--cluster-key"},
+		{"no signature", good, func(r *http.Request) { r.Header.Del(peer.HeaderSignature) }, peerUnauthorized, "--cluster-key"},
 		{"another key", good, func(r *http.Request) {
-			(&signer{key: []byte("another cluster key"), sender: "0123456789abcdef"}).sign(r, good, 1, now)
+			other, _ := peer.NewSigner("another cluster key")
+			other.Sign(r, good, 1, now)
 		}, peerUnauthorized, "--cluster-key"},
-		{"another time", good, func(r *http.Request) { r.Header.Set(headerPeerTime, "5") }, peerUnauthorized, "signature"},
-		{"another hop", good, func(r *http.Request) { r.Header.Set(headerPeerHop, "0") }, peerUnauthorized, "signature"},
+		{"another time", good, func(r *http.Request) { r.Header.Set(peer.HeaderTime, "5") }, peerUnauthorized, "signature"},
+		{"another hop", good, func(r *http.Request) { r.Header.Set(peer.HeaderHop, "0") }, peerUnauthorized, "signature"},
 		{"another path", good, func(r *http.Request) { r.URL.RawQuery = "x=1" }, peerUnauthorized, "signature"},
 		{"another body", good, func(r *http.Request) {
 			r.Body = io.NopCloser(strings.NewReader(strings.Replace(string(good), `"delta":1`, `"delta":2`, 1)))
 		}, peerUnauthorized, "not the one that was signed"},
 		{"a clock behind", good, func(r *http.Request) {
-			resign(r, header{headerPeerTime, strconv.FormatInt(now.Add(-31*time.Second).UnixMilli(), 10)})
+			resign(r, header{peer.HeaderTime, strconv.FormatInt(now.Add(-31*time.Second).UnixMilli(), 10)})
 		}, peerSkewed, "31s ahead"},
 		{"a clock ahead", good, func(r *http.Request) {
-			resign(r, header{headerPeerTime, strconv.FormatInt(now.Add(31*time.Second).UnixMilli(), 10)})
+			resign(r, header{peer.HeaderTime, strconv.FormatInt(now.Add(31*time.Second).UnixMilli(), 10)})
 		}, peerSkewed, "-31s ahead"},
-		{"a second hop", good, func(r *http.Request) { resign(r, header{headerPeerHop, "2"}) }, peerLoop, "hop 2"},
-		{"needs more", good, func(r *http.Request) { resign(r, header{headerPeerVersion, "2 2"}) }, peerTooNew, "upgrade"},
-		{"no nonce", good, func(r *http.Request) { resign(r, header{headerPeerNonce, ""}) }, peerMalformed, "Nonce"},
+		{"a second hop", good, func(r *http.Request) { resign(r, header{peer.HeaderHop, "2"}) }, peerLoop, "hop 2"},
+		{"needs more", good, func(r *http.Request) { resign(r, header{peer.HeaderVersion, "2 2"}) }, peerTooNew, "upgrade"},
+		{"no nonce", good, func(r *http.Request) { resign(r, header{peer.HeaderNonce, ""}) }, peerMalformed, "Nonce"},
 		{"truncated", good, func(r *http.Request) { r.Body = io.NopCloser(bytes.NewReader(good[:len(good)-9])) }, peerMalformed, "ended before"},
 		{"no length", good, func(r *http.Request) { r.ContentLength = -1 }, peerMalformed, "Content-Length"},
 		{"oversized", good, func(r *http.Request) { r.ContentLength = maxPeerBytes + 1 }, peerTooLarge, "at most"},
@@ -223,7 +225,7 @@ func TestPeerRefusesWholeRequests(t *testing.T) {
 				test.change(r)
 			}
 			code, why := refusal(t, p, r)
-			if why.Error != test.kind || !strings.Contains(why.Detail, test.detail) || code != peerStatuses[test.kind] {
+			if why.Kind != test.kind || !strings.Contains(why.Detail, test.detail) || code != peerStatus(test.kind) {
 				t.Errorf("answered %d %+v, want %s with %q", code, why, test.kind, test.detail)
 			}
 			if n := w.count(""); n != 0 {
@@ -239,7 +241,7 @@ func TestPeerRefusesWholeRequests(t *testing.T) {
 func hexMAC(r *http.Request) string {
 	const digits = "0123456789abcdef"
 	var b strings.Builder
-	for _, c := range peerMAC([]byte(testClusterKey), r) {
+	for _, c := range peer.MAC([]byte(testClusterKey), r) {
 		b.WriteByte(digits[c>>4])
 		b.WriteByte(digits[c&15])
 	}
@@ -256,36 +258,12 @@ func TestPeerRefusesReplays(t *testing.T) {
 		t.Fatalf("%d %+v", code, why)
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	if code, why := refusal(t, p, r); why.Error != peerReplayed {
+	if code, why := refusal(t, p, r); why.Kind != peerReplayed {
 		t.Fatalf("the same request again: %d %+v", code, why)
 	}
-	now = now.Add(peerSkew + time.Millisecond)
-	if code, why := refusal(t, p, r); why.Error != peerSkewed {
+	now = now.Add(peer.Skew + time.Millisecond)
+	if code, why := refusal(t, p, r); why.Kind != peerSkewed {
 		t.Fatalf("the same request much later: %d %+v", code, why)
-	}
-}
-
-func TestPeerReplayGuard(t *testing.T) {
-	var g replayGuard
-	now := time.Now()
-	seen := map[uint64]bool{}
-	for _, c := range []uint64{5, 4, 6, 5, 1, 100, 64, 65, 63, 64, 8191, 8192, 8193, 8000, 8000, 100, 100_000, 8193, 100_000 - replayWindow, 100_000 - replayWindow + 1, 0} {
-		tooOld := seen[100_000] && c <= 100_000-replayWindow
-		if err := g.admit("s", c, now); (err == nil) != (!seen[c] && !tooOld) {
-			t.Errorf("counter %d: %v", c, err)
-		}
-		seen[c] = true
-	}
-	for i := 1; i < maxReplaySenders; i++ {
-		if err := g.admit(strconv.Itoa(i), 1, now); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := g.admit("one more", 1, now); !errors.Is(err, errManySenders) {
-		t.Errorf("one sender too many: %v", err)
-	}
-	if err := g.admit("one more", 1, now.Add(replayMemory+1)); err != nil || len(g.senders) != 1 {
-		t.Errorf("when the others are forgotten: %v, %d senders", err, len(g.senders))
 	}
 }
 
@@ -343,8 +321,8 @@ func TestPeerIgnoresWhatANewerNodeAdds(t *testing.T) {
 	w := new(recorder)
 	body := []byte(strings.Replace(string(requestBody(t, deltaWrite("a", 1))), `"delta":1`, `"delta":1,"mood":"new"`, 1))
 	r := signedRequest(t, body, time.Now())
-	r.Header.Set(headerPeerVersion, "2 1")
-	r.Header.Set(headerPeerSignature, hexMAC(r))
+	r.Header.Set(peer.HeaderVersion, "2 1")
+	r.Header.Set(peer.HeaderSignature, hexMAC(r))
 	if code, why := refusal(t, primaryPeer(t, w), r); code != http.StatusOK || w.count("a") != 1 {
 		t.Errorf("%d %+v", code, why)
 	}
@@ -352,12 +330,12 @@ func TestPeerIgnoresWhatANewerNodeAdds(t *testing.T) {
 
 func TestPeerStatus(t *testing.T) {
 	p := primaryPeer(t, new(recorder), func(c *PeerConfig) { c.Applied = func() string { return "token" } })
-	s, _ := newSigner(testClusterKey)
+	s, _ := peer.NewSigner(testClusterKey)
 	r := httptest.NewRequest(http.MethodGet, "http://peer"+peerStatusPath, nil)
-	if code, why := refusal(t, p, r); why.Error != peerUnauthorized {
+	if code, why := refusal(t, p, r); why.Kind != peerUnauthorized {
 		t.Errorf("unsigned: %d %+v", code, why)
 	}
-	s.sign(r, nil, 1, time.Now())
+	s.Sign(r, nil, 1, time.Now())
 	rec := httptest.NewRecorder()
 	p.Handler().ServeHTTP(rec, r)
 	var got PeerStatus

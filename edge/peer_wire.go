@@ -11,16 +11,14 @@ import (
 	"time"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/internal/peer"
 	"github.com/shortline/shortline/replication"
 )
 
 // What nodes say to each other, in JSON, a line a write in both directions. A sender names the version that it speaks and
 // the lowest that its message needs. A field that is not known is refused from a node of the same version or an older one,
-// where it can only be a mistake, and ignored from a newer one, which raises peerNeeds where ignoring would lose something.
+// where it can only be a mistake, and ignored from a newer one, which raises peer.Needs where ignoring would lose something.
 const (
-	peerVersion = 1
-	peerNeeds   = 1
-
 	peerWritesPath = "/internal/v1/writes"
 	peerStatusPath = "/internal/v1/status"
 )
@@ -105,33 +103,27 @@ type wireQueueResult struct {
 }
 
 // peerError says why a write, or a whole request, was not done. Of all but peerUnknown it is certain that nothing was written.
-type peerError string
+type peerError = peer.Kind
 
 const (
 	peerNotPrimary peerError = "not-primary"
-	peerOverloaded peerError = "overloaded"
+	peerOverloaded           = peer.Overloaded
 	peerClosed     peerError = "closed"
-	peerExpired    peerError = "expired"  // the caller's time ran out first
-	peerInvalid    peerError = "invalid"  // this one write is not acceptable
-	peerMismatch   peerError = "mismatch" // replication.ErrIdempotencyMismatch
-	peerFailed     peerError = "failed"   // the store did not take it
+	peerExpired    peerError = "expired"   // the caller's time ran out first
+	peerInvalid    peerError = "invalid"   // this one write is not acceptable
+	peerMismatch   peerError = "mismatch"  // replication.ErrIdempotencyMismatch
+	peerFailed               = peer.Failed // the store did not take it
 	peerUnknown    peerError = "unknown"
 
 	// Of whole requests.
-	peerUnauthorized peerError = "unauthorized"
-	peerSkewed       peerError = "clock-skew"
-	peerReplayed     peerError = "replayed"
-	peerMalformed    peerError = "malformed"
-	peerTooLarge     peerError = "too-large"
-	peerTooNew       peerError = "version"
-	peerLoop         peerError = "loop"
+	peerUnauthorized = peer.Unauthorized
+	peerSkewed       = peer.Skewed
+	peerReplayed     = peer.Replayed
+	peerMalformed    = peer.Malformed
+	peerTooLarge     = peer.TooLarge
+	peerTooNew       = peer.TooNew
+	peerLoop         = peer.Loop
 )
-
-// peerRefusal is the body of the answer to a request that was refused as a whole.
-type peerRefusal struct {
-	Error  peerError `json:"error"`
-	Detail string    `json:"detail"`
-}
 
 // PeerStatus is the answer of a node to another that asks how it is.
 type PeerStatus struct {

@@ -1,0 +1,94 @@
+// Package peer is how nodes, database agents and controllers of one deployment talk to each other: HTTP/2 with prior
+// knowledge, one kept connection a pair, and requests signed with the cluster key.
+//
+// It promises that a request which was not signed by somebody who has the key, was changed on its way, is too old or was
+// here before is refused before its body is acted on. It knows nothing of what is asked. Without TLS nothing is encrypted and answers are
+// not signed: the network between nodes has to be private then.
+package peer
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// The version that this binary speaks, and the lowest that a receiver of its messages must speak.
+const (
+	Version = 1
+	Needs   = 1
+)
+
+// Kind names why something was refused; kinds are part of the protocol.
+type Kind string
+
+// Kinds of refusals of whole requests.
+const (
+	Unauthorized Kind = "unauthorized"
+	Skewed       Kind = "clock-skew"
+	Replayed     Kind = "replayed"
+	Malformed    Kind = "malformed"
+	TooLarge     Kind = "too-large"
+	TooNew       Kind = "version"
+	Loop         Kind = "loop"
+	Overloaded   Kind = "overloaded"
+	Failed       Kind = "failed" // what was asked could not be done; the detail says why
+)
+
+// Status is the HTTP status of a refusal.
+func (k Kind) Status() int {
+	switch k {
+	case Unauthorized, Skewed:
+		return http.StatusUnauthorized
+	case Replayed:
+		return http.StatusConflict
+	case Malformed:
+		return http.StatusBadRequest
+	case TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case TooNew:
+		return http.StatusUpgradeRequired
+	case Loop:
+		return http.StatusLoopDetected
+	case Failed:
+		return http.StatusUnprocessableEntity
+	}
+	return http.StatusServiceUnavailable
+}
+
+// Refusal is the body of the answer to a request that was refused as a whole.
+type Refusal struct {
+	Kind   Kind   `json:"error"`
+	Detail string `json:"detail"`
+}
+
+// Error says both.
+func (r *Refusal) Error() string { return string(r.Kind) + ": " + r.Detail }
+
+// NewTransport keeps a connection to each peer and finds out by pings when the other end is dead or frozen: a request
+// itself may rightly take as long as a write may be held.
+func NewTransport() *http.Transport {
+	t := &http.Transport{
+		Protocols:          new(http.Protocols),
+		DialContext:        (&net.Dialer{Timeout: time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		DisableCompression: true,
+		IdleConnTimeout:    90 * time.Second,
+		HTTP2:              &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: time.Second, WriteByteTimeout: 5 * time.Second},
+	}
+	t.Protocols.SetUnencryptedHTTP2(true)
+	return t
+}
+
+// NewServer speaks HTTP/2 with prior knowledge and nothing else: one protocol to bound, and one connection a peer. No
+// answer may take longer than slowest.
+func NewServer(handler http.Handler, slowest time.Duration, log *slog.Logger) *http.Server {
+	s := &http.Server{
+		Handler: handler, Protocols: new(http.Protocols),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: slowest, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 8 << 10,
+		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: 128, MaxReceiveBufferPerStream: 1 << 20, MaxReceiveBufferPerConnection: 4<<20 - 1},
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	s.Protocols.SetUnencryptedHTTP2(true)
+	return s
+}
