@@ -97,11 +97,14 @@ type Database interface {
 	// SetSync names the standbys of which any one has to confirm each commit, and waits until that is in force. None: commits
 	// wait for nobody. It may be given to a standby that is about to be promoted.
 	SetSync(ctx context.Context, o Order, sync []ID) (DatabaseStatus, error)
-	// Promote makes a detached standby the primary of an epoch, and writes the epoch into its control row.
+	// Promote makes a detached standby the primary of an epoch, and writes the epoch into its control row without waiting for
+	// standbys: they follow later, as may the commits that do wait. A server that is a primary already gets the epoch and may write
+	// again; its Promotion has the fork of its last epoch, or 0.
 	Promote(ctx context.Context, o Order, epoch uint64) (Promotion, error)
 	// Follow makes the server a standby of another region's primary of epoch o.Epoch, whatever that takes: nothing but a new
-	// upstream, or a rewind, or a base backup, after what only it had was exported. It returns when it has begun; Status tells when
-	// it streams.
+	// upstream, or a rewind, or a base backup, after what only it had was exported. fork is where the primary's epoch left the
+	// history before; 0 says that this server's own history was abandoned and that only a base backup will do. It returns when it
+	// has begun; Status tells when it streams.
 	Follow(ctx context.Context, o Order, primary ID, fork LSN) (DatabaseStatus, error)
 	// Checkpoint makes a new primary ready to be rewound from.
 	Checkpoint(ctx context.Context, o Order) error
