@@ -122,3 +122,12 @@ func Wait(length int, serviceS float64) (expected, high int) {
 	g := 1 - 1/(9*n) + z90/(3*math.Sqrt(n))
 	return int(math.Round(n * serviceS)), int(math.Round(n * serviceS * g * g * g))
 }
+
+// Rollup sums up the applied queue updates of one store in one hour (UTC, by time of observation).
+type Rollup struct {
+	Hour     time.Time
+	Samples  int
+	Sum      int64 // of the lengths
+	SumSq    int64 // of their squares
+	Min, Max int
+}

@@ -140,14 +140,8 @@ type Page struct {
 	More bool
 }
 
-// Rollup sums up the applied queue updates of one store in one hour (UTC, by time of observation).
-type Rollup struct {
-	Hour     time.Time
-	Samples  int
-	Sum      int64 // of the lengths
-	SumSq    int64 // of their squares
-	Min, Max int
-}
+// Rollup is shortline.Rollup, which insight reads too.
+type Rollup = shortline.Rollup
 
 // Committer writes. Commit applies all writes in order in one transaction and returns a result for each, durable as the
 // store is configured, with the token that covers them. An error means that nothing was committed, unless it wraps
