@@ -93,7 +93,7 @@ func (s State) bootstrap(c Command, b *Bootstrap) (State, *RefusedError) {
 	}
 	regions := map[ID]RegionState{}
 	for _, r := range b.Regions {
-		regions[r.ID] = RegionState{Point: r.Point, Agent: r.Agent, Witness: r.Witness, Availability: Active, Since: c.At}
+		regions[r.ID] = RegionState{Point: r.Point, Agent: r.Agent, Witness: r.Witness, Duty: Active, Since: c.At}
 	}
 	if p, ok := regions[b.Primary]; !ok || p.Witness {
 		return s, refuse(RuleUnknownRegion, "the first primary %s is not one of the regions with a database", b.Primary)
@@ -171,8 +171,8 @@ func (s State) mayLead(id ID, force []Rule) *RefusedError {
 		return refuse(RuleWitness, "%s is a witness: it has no database", id)
 	case r.Rebuild:
 		return refuse(RuleLineage, "the database of %s has to be copied anew first", id)
-	case r.Availability != Active && !slices.Contains(force, RuleDrained):
-		return refuse(RuleDrained, "%s is %s; undrain it first", id, r.Availability)
+	case r.Duty != Active && !slices.Contains(force, RuleDrained):
+		return refuse(RuleDrained, "%s is %s; undrain it first", id, r.Duty)
 	case r.Held && !slices.Contains(force, RuleHeld):
 		return refuse(RuleHeld, "%s came back from a failure and takes no writes until it is undrained", id)
 	}
@@ -464,10 +464,10 @@ func (s State) region(c Command, ch *Change) (State, *RefusedError) {
 		return s.withRegion(ch.Region, func(r *RegionState) { r.Rebuild = false }), nil
 	case r.Witness:
 		return s, refuse(RuleWitness, "%s is a witness: it serves nobody", ch.Region)
-	case ch.To == r.Availability && !(ch.To == Active && r.Held):
+	case ch.To == r.Duty && !(ch.To == Active && r.Held):
 		return s, nil
 	}
-	event := map[Availability]string{Active: "undrain", Draining: "drain", Drained: "drained"}[ch.To]
+	event := map[Duty]string{Active: "undrain", Draining: "drain", Drained: "drained"}[ch.To]
 	switch ch.To {
 	case Active:
 	case Draining:
@@ -476,8 +476,8 @@ func (s State) region(c Command, ch *Change) (State, *RefusedError) {
 		}
 	case Drained:
 		switch {
-		case r.Availability != Draining:
-			return s, refuse(RuleInvalid, "%s is %s: it is drained after it was draining", ch.Region, r.Availability)
+		case r.Duty != Draining:
+			return s, refuse(RuleInvalid, "%s is %s: it is drained after it was draining", ch.Region, r.Duty)
 		case slices.Contains(s.Sync, ch.Region):
 			return s, refuse(RuleSyncOrder, "%s still confirms writes", ch.Region)
 		}
@@ -485,7 +485,7 @@ func (s State) region(c Command, ch *Change) (State, *RefusedError) {
 		return s, refuse(RuleInvalid, "a region is never %q", ch.To)
 	}
 	s = s.withRegion(ch.Region, func(r *RegionState) {
-		r.Availability, r.Why, r.Since = ch.To, c.Why, c.At
+		r.Duty, r.Why, r.Since = ch.To, c.Why, c.At
 		r.Held = r.Held && ch.To != Active
 	})
 	return s.note(Entry{At: c.At, Event: event, By: c.By, Why: c.Why, Epoch: s.Epoch, Region: ch.Region, Overridden: c.Force}), nil
@@ -495,7 +495,7 @@ func (s State) region(c Command, ch *Change) (State, *RefusedError) {
 func (s State) mayDrain(id ID) *RefusedError {
 	left := 0
 	for other, r := range s.Regions {
-		if other != id && !r.Witness && r.Availability == Active {
+		if other != id && !r.Witness && r.Duty == Active {
 			left++
 		}
 	}
@@ -519,9 +519,9 @@ func (s State) addRegion(c Command, r *Region) (State, *RefusedError) {
 		return s.withRegion(r.ID, func(old *RegionState) { old.Agent, old.Point = r.Agent, r.Point }), nil
 	}
 	s = s.withRegion(r.ID, func(n *RegionState) {
-		*n = RegionState{Point: r.Point, Agent: r.Agent, Witness: r.Witness, Availability: Drained, Why: "new", Since: c.At}
+		*n = RegionState{Point: r.Point, Agent: r.Agent, Witness: r.Witness, Duty: Drained, Why: "new", Since: c.At}
 		if r.Witness {
-			n.Availability = Active
+			n.Duty = Active
 		}
 	})
 	return s.note(Entry{At: c.At, Event: "region-added", By: c.By, Why: c.Why, Epoch: s.Epoch, Region: r.ID}), nil

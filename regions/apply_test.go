@@ -117,7 +117,7 @@ func TestIntentRules(t *testing.T) {
 	}
 	to := func(id ID) Command { return intent(func(c *Command) { c.Intent.To = id }) }
 	held := s.withRegion("b", func(r *RegionState) { r.Held = true })
-	drained := s.withRegion("b", func(r *RegionState) { r.Availability = Drained })
+	drained := s.withRegion("b", func(r *RegionState) { r.Duty = Drained })
 	rebuild := s.withRegion("b", func(r *RegionState) { r.Rebuild = true })
 	witness := s.withRegion("w", func(r *RegionState) { r.Witness = true })
 	paused := must(t, s, Command{By: "me", Automation: &Automation{Paused: true}})
@@ -266,7 +266,7 @@ func TestSyncSetOrder(t *testing.T) {
 
 func TestDrain(t *testing.T) {
 	s := three(t)
-	change := func(r ID, to Availability) Command { return Command{At: t0, Region: &Change{Region: r, To: to}} }
+	change := func(r ID, to Duty) Command { return Command{At: t0, Region: &Change{Region: r, To: to}} }
 	refused(t, s, RuleIsPrimary, change("a", Draining))
 	refused(t, s, RuleUnknownRegion, change("x", Draining))
 	refused(t, s, RuleInvalid, change("b", Drained))
@@ -279,7 +279,7 @@ func TestDrain(t *testing.T) {
 	s = must(t, s, change("c", Draining))
 	refused(t, s, RuleLastRegion, change("a", Draining))
 	s = must(t, s, change("b", Active), change("b", Active))
-	if s.Regions["b"].Availability != Active {
+	if s.Regions["b"].Duty != Active {
 		t.Error(s.Regions["b"])
 	}
 }

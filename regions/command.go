@@ -143,8 +143,8 @@ const (
 
 // Change moves a region in or out of service, or adds one.
 type Change struct {
-	Region ID           `json:"region"`
-	To     Availability `json:"to,omitempty"`
+	Region ID   `json:"region"`
+	To     Duty `json:"to,omitempty"`
 	// Rebuilt says that its database is a copy of the primary again.
 	Rebuilt bool `json:"rebuilt,omitempty"`
 	// Add brings a region in, drained.

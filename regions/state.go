@@ -73,22 +73,22 @@ type Lease struct {
 	Holders map[string]uint64 `json:"holders,omitempty"`
 }
 
-// Availability says what a region is there for.
-type Availability string
+// Duty says what a region is there for.
+type Duty string
 
-// The availabilities.
+// The duties.
 const (
-	Active   Availability = "active"
-	Draining Availability = "draining" // its clients are being sent elsewhere
-	Drained  Availability = "drained"  // it serves nobody and confirms no write
+	Active   Duty = "active"
+	Draining Duty = "draining" // its clients are being sent elsewhere
+	Drained  Duty = "drained"  // it serves nobody and confirms no write
 )
 
 // RegionState is what is agreed upon about one region.
 type RegionState struct {
-	Point        geo.Point    `json:"point"`
-	Agent        string       `json:"agent,omitempty"` // where its database agent listens
-	Witness      bool         `json:"witness,omitempty"`
-	Availability Availability `json:"state"`
+	Point   geo.Point `json:"point"`
+	Agent   string    `json:"agent,omitempty"` // where its database agent listens
+	Witness bool      `json:"witness,omitempty"`
+	Duty    Duty      `json:"state"`
 	// Held says that it came back from a failure: it serves reads, but becomes primary only once somebody undrained it.
 	Held bool `json:"held,omitempty"`
 	// Rebuild says that its database's history was abandoned: nothing but a copy of the primary makes it a standby.
@@ -252,7 +252,7 @@ func Single(cluster string, region ID, at geo.Point, epoch uint64, now time.Time
 	return State{
 		Cluster: cluster, ClusterID: cluster, Epoch: epoch, Primary: region, PrimaryEpoch: epoch,
 		Lease:      Lease{Region: region, Epoch: epoch},
-		Regions:    map[ID]RegionState{region: {Point: at, Availability: Active, Since: now}},
+		Regions:    map[ID]RegionState{region: {Point: at, Duty: Active, Since: now}},
 		Durability: Durability{Mode: Degraded, Why: "there is no other region", Since: now},
 		Lineage:    []Fork{{Epoch: epoch, Region: region, At: now}},
 	}

@@ -59,8 +59,8 @@ func (s State) grow(id ID) (State, *RefusedError) {
 		return s, refuse(RuleWitness, "%s is a witness: it has no database", id)
 	case id == s.Primary:
 		return s, refuse(RuleSameRegion, "%s is primary", id)
-	case r.Availability != Active:
-		return s, refuse(RuleDrained, "%s is %s", id, r.Availability)
+	case r.Duty != Active:
+		return s, refuse(RuleDrained, "%s is %s", id, r.Duty)
 	case r.Rebuild:
 		return s, refuse(RuleLineage, "the database of %s has to be copied anew first", id)
 	case r.Held && slices.ContainsFunc(s.Sync, func(other ID) bool { return other != id }):
