@@ -9,36 +9,35 @@ import (
 )
 
 // guardScript cleans up after a process that could not: its standard input ends when that process does, however it does.
-// Then it ends the servers that still run (signal $1, and SIGCONT for a paused one), and removes the folders.
+// Then it ends the servers that still run, each with its signal (and SIGCONT for a paused one), and removes the folders.
 const guardScript = `
 trap '' INT TERM HUP
-signal=$1; shift
 pids=
-while read -r verb pid; do
+while read -r verb what signal; do
 	case $verb in
-	add) pids="$pids $pid" ;;
+	add) pids="$pids $what:$signal" ;;
 	remove)
 		rest=
-		for p in $pids; do [ "$p" = "$pid" ] || rest="$rest $p"; done
+		for p in $pids; do [ "${p%%:*}" = "$what" ] || rest="$rest $p"; done
 		pids=$rest ;;
 	done) exit 0 ;;
 	esac
 done
-for p in $pids; do kill -"$signal" "$p"; kill -CONT "$p"; done
+for p in $pids; do kill -"${p##*:}" "${p%%:*}"; kill -CONT "${p%%:*}"; done
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40; do
 	left=
-	for p in $pids; do kill -0 "$p" && left=1; done
+	for p in $pids; do kill -0 "${p%%:*}" && left=1; done
 	[ "$left" ] || break
 	sleep 0.2
 done
-for p in $pids; do kill -KILL "$p"; done
+for p in $pids; do kill -KILL "${p%%:*}"; done
 for i in 1 2 3 4 5; do
 	rm -rf -- "$@" && break
 	sleep 0.2
 done
 `
 
-// guard is a shell that outlives this process by a moment.
+// guard is a shell that outlives this process by a moment. Several servers may share one.
 type guard struct {
 	proc *process
 
@@ -46,9 +45,9 @@ type guard struct {
 	pipe io.WriteCloser // guarded by mu
 }
 
-// startGuard starts a guard that ends servers with the signal, which is named without SIG, and removes folders.
-func startGuard(signal string, folders ...string) (*guard, error) {
-	cmd := exec.Command("/bin/sh", append([]string{"-c", guardScript, "shortline-planet-guard", signal}, folders...)...)
+// startGuard starts a guard that removes folders, which need not be there yet.
+func startGuard(folders ...string) (*guard, error) {
+	cmd := exec.Command("/bin/sh", append([]string{"-c", guardScript, "shortline-planet-guard"}, folders...)...)
 	cmd.Dir = "/"
 	pipe, err := cmd.StdinPipe()
 	if err != nil {
@@ -61,7 +60,14 @@ func startGuard(signal string, folders ...string) (*guard, error) {
 	return &guard{proc: proc, pipe: pipe}, nil
 }
 
-func (g *guard) add(pid int)    { g.tell(fmt.Sprintf("add %d\n", pid)) }
+// signalNames are those that a shell knows everywhere.
+var signalNames = map[syscall.Signal]string{syscall.SIGKILL: "KILL", syscall.SIGQUIT: "QUIT", syscall.SIGTERM: "TERM"}
+
+// add makes the guard end a process with the signal, one of signalNames.
+func (g *guard) add(pid int, death syscall.Signal) {
+	g.tell(fmt.Sprintf("add %d %s\n", pid, signalNames[death]))
+}
+
 func (g *guard) remove(pid int) { g.tell(fmt.Sprintf("remove %d\n", pid)) }
 
 // dismiss ends the guard; nothing is left to clean up.

@@ -17,6 +17,7 @@ const (
 type output struct {
 	prefix string
 	to     io.Writer
+	each   func(line string) (show bool) // is told every line, and whether it goes on (nil: all do)
 
 	mu   sync.Mutex
 	part []byte   // guarded by mu: a line that has not ended
@@ -42,6 +43,9 @@ func (o *output) Write(p []byte) (int, error) {
 		if extra := len(o.kept) - keptLines; extra > 0 {
 			o.kept = append(o.kept[:0], o.kept[extra:]...)
 		}
+		if o.each != nil && !o.each(string(line)) {
+			continue
+		}
 		_, _ = io.WriteString(o.to, o.prefix+string(line)+"\n")
 	}
 }
@@ -51,6 +55,15 @@ func (o *output) forget() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.kept, o.part = nil, nil
+}
+
+// tail is last with fewer lines.
+func (o *output) tail(n int) string {
+	lines := strings.Split(o.last(), "\n")
+	if len(lines) <= n+1 {
+		return strings.Join(lines, "\n")
+	}
+	return "\n" + strings.Join(lines[len(lines)-n:], "\n")
 }
 
 // last is the end of an error: the lines remembered, each on its own line, or "".

@@ -1,11 +1,13 @@
 package planet
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
+	"syscall"
 )
 
 // Servers get ports below those that kernels hand out to outgoing connections, or a client that keeps dialing a server
@@ -30,8 +32,15 @@ func freePorts(n int) ([]int, error) {
 	return nil, errors.New("found no free port on " + loopback)
 }
 
+// isFree is false for a port that is reserved, too.
 func isFree(port int) bool {
-	ln, err := net.Listen("tcp", address(port))
+	// Go sets SO_REUSEADDR, with which a port that is bound but not listened on would count as free.
+	strict := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		failed := c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 0) })
+		return errors.Join(failed, err)
+	}}
+	ln, err := strict.Listen(context.Background(), "tcp", address(port))
 	if err != nil {
 		return false
 	}
@@ -39,3 +48,33 @@ func isFree(port int) bool {
 }
 
 func address(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }
+
+// reservation keeps a port for servers of ours while none of them listens: it is bound, so freePorts of no process returns
+// it, but not listened on, so that a server that sets SO_REUSEADDR, as all do, can take it. Where the system does not allow
+// that (only Linux does), it keeps nothing.
+type reservation struct {
+	port int
+	fd   int // -1: nothing is kept
+}
+
+// reserve returns n reservations, which the caller releases.
+func reserve(n int) ([]*reservation, error) {
+	ports, err := freePorts(n)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*reservation, n)
+	for i, port := range ports {
+		all[i] = &reservation{port: port, fd: bind(port)}
+	}
+	return all, nil
+}
+
+func (r *reservation) addr() string { return address(r.port) }
+
+func (r *reservation) release() {
+	if r.fd >= 0 {
+		_ = syscall.Close(r.fd)
+		r.fd = -1
+	}
+}

@@ -33,12 +33,16 @@ const (
 type PostgresConfig struct {
 	// Name stands before each line of output and in the list of processes (postgres; a standby's is its own).
 	Name string
+	// Label stands before each line of output instead of Name.
+	Label string
 	// Dir is made by StartPostgres, or must be empty, and is removed by Stop ("": a temporary folder).
 	Dir string
 	// Keep leaves Dir there.
 	Keep bool
 	// NoFsync makes commits quick that need not survive a crash of the machine.
 	NoFsync bool
+	// Sockets is where the folder for the unix socket is made ("": with the system's temporary files).
+	Sockets string
 	// Settings go to postgresql.conf and win over those that the package chooses. ALTER SYSTEM wins over both. Port,
 	// addresses and sockets cannot be set.
 	Settings map[string]string
@@ -56,6 +60,8 @@ type PostgresConfig struct {
 	Output io.Writer
 	// Timeout bounds a start, however long the context has (1 minute).
 	Timeout time.Duration
+
+	guard *guard // shared, of the caller's (nil: one of its own), who has told it about Dir
 }
 
 // Postgres is a PostgreSQL server on loopback. Its methods may be called from several goroutines.
@@ -128,7 +134,7 @@ func newPostgres(cfg PostgresConfig, password string) (_ *Postgres, err error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, defaultTimeout)
 	p := &Postgres{cfg: cfg, password: password}
-	p.name, p.death, p.out = cfg.Name, syscall.SIGQUIT, newOutput(cfg.Name, cfg.Output)
+	p.name, p.death, p.out = cfg.Name, syscall.SIGQUIT, newOutput(cmp.Or(cfg.Label, cfg.Name), cfg.Output)
 	if p.bin, err = findPostgres(); err != nil {
 		return nil, err
 	}
@@ -138,7 +144,7 @@ func newPostgres(cfg PostgresConfig, password string) (_ *Postgres, err error) {
 	if p.dir, err = makeFolder(cfg.Dir); err != nil {
 		return nil, err
 	}
-	if p.sockets, err = makeSocketFolder(); err != nil {
+	if p.sockets, err = makeSocketFolder(cfg.Sockets); err != nil {
 		p.removeFolders()
 		return nil, err
 	}
@@ -150,7 +156,10 @@ func newPostgres(cfg PostgresConfig, password string) (_ *Postgres, err error) {
 		p.removeFolders()
 		return nil, err
 	}
-	if p.guard, err = startGuard("QUIT", folders...); err != nil {
+	if p.guard = cfg.guard; p.guard != nil {
+		return p, nil
+	}
+	if p.guard, err = startGuard(folders...); err != nil {
 		p.removeFolders()
 		return nil, err
 	}
@@ -158,8 +167,8 @@ func newPostgres(cfg PostgresConfig, password string) (_ *Postgres, err error) {
 }
 
 // makeSocketFolder makes a folder whose path is short enough for a socket in it: the limit is 103 bytes on some systems.
-func makeSocketFolder() (string, error) {
-	base := os.TempDir()
+func makeSocketFolder(base string) (string, error) {
+	base = cmp.Or(base, os.TempDir())
 	if len(base) > 70 {
 		base = "/tmp"
 	}
@@ -384,7 +393,9 @@ func (p *Postgres) cleanUp() error {
 	var err error
 	p.cleaned.Do(func() {
 		err = p.removeFolders()
-		p.guard.dismiss()
+		if p.cfg.guard == nil {
+			p.guard.dismiss()
+		}
 	})
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -17,7 +18,8 @@ type process struct {
 	cmd    *exec.Cmd
 	pid    int
 	exited chan struct{}
-	err    error // may be read once exited is closed
+	err    error       // may be read once exited is closed
+	asked  atomic.Bool // it was told to end by this package
 }
 
 // drain is how long a program's descendants may keep its output open after it has ended.
@@ -201,11 +203,14 @@ func (s *server) launch(cmd *exec.Cmd) (*process, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.starting = false
+	if s.proc != nil { // it may have ended by itself
+		s.guard.remove(s.proc.pid)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.name, err)
 	}
 	s.proc = p
-	s.guard.add(p.pid)
+	s.guard.add(p.pid, s.death)
 	return p, nil
 }
 
@@ -215,6 +220,7 @@ func (s *server) end(signal syscall.Signal, limit time.Duration) error {
 	if p == nil {
 		return nil
 	}
+	p.asked.Store(true)
 	if p.running() {
 		_ = p.cmd.Process.Signal(signal) // it may be gone by now
 		_ = p.thaw()
@@ -234,6 +240,7 @@ func (s *server) end(signal syscall.Signal, limit time.Duration) error {
 // It does nothing to a server that does not run.
 func (s *server) Kill() {
 	if p := s.current(); p != nil {
+		p.asked.Store(true)
 		p.kill()
 		s.guard.remove(p.pid)
 	}

@@ -37,6 +37,8 @@ type RedisConfig struct {
 	Output io.Writer
 	// Timeout bounds a start, however long the context has (1 minute).
 	Timeout time.Duration
+
+	guard *guard // shared, of the caller's (nil: one of its own), who has told it about Dir
 }
 
 func (c RedisConfig) withDefaults() RedisConfig {
@@ -108,9 +110,11 @@ func newRedisBase(cfg RedisConfig) (*redisBase, error) {
 	if !cfg.Keep {
 		folders = []string{dir}
 	}
-	g, err := startGuard("KILL", folders...)
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+	g := cfg.guard
+	if g == nil {
+		if g, err = startGuard(folders...); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
 	}
 	return &redisBase{cfg: cfg, program: program, dir: dir, guard: g}, nil
 }
@@ -127,7 +131,9 @@ func (b *redisBase) cleanUp() error {
 		if !b.cfg.Keep {
 			err = os.RemoveAll(b.dir)
 		}
-		b.guard.dismiss()
+		if b.cfg.guard == nil {
+			b.guard.dismiss()
+		}
 	})
 	return err
 }

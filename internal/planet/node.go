@@ -1,0 +1,182 @@
+package planet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/shortline/shortline/regions"
+)
+
+// Node is one `shortline serve`. Its methods may be called from several goroutines.
+type Node struct {
+	server
+	planet  *Planet
+	region  *Region
+	number  int // within the region, from 1
+	dir     string
+	api     *reservation
+	admin   *reservation
+	cluster *reservation
+
+	readyMu sync.Mutex
+	ready   chan struct{} // guarded by readyMu: closed when the process has printed its ready line; another one for each process
+}
+
+// nodeStop is how long a node may take to end before it is killed: it lets requests finish for 3 s.
+const nodeStop = 15 * time.Second
+
+func (p *Planet) newNode(r *Region, number int) (*Node, error) {
+	n := &Node{planet: p, region: r, number: number, ready: make(chan struct{})}
+	n.name, n.guard, n.death = fmt.Sprintf("%s-%d", r.ID, number), p.guard, syscall.SIGKILL
+	n.out = newOutput(n.name, p.out)
+	n.out.each = n.heard
+	n.dir = filepath.Join(p.dir, string(r.ID), fmt.Sprintf("node-%d", number))
+	if err := os.MkdirAll(filepath.Dir(n.dir), 0o755); err != nil { // the servers' account goes through it
+		return nil, err
+	}
+	if err := os.Mkdir(n.dir, 0o700); err != nil {
+		return nil, err
+	}
+	ports, err := reserve(3)
+	if err != nil {
+		return nil, err
+	}
+	p.reserved = append(p.reserved, ports...)
+	n.api, n.admin, n.cluster = ports[0], ports[1], ports[2]
+	// All nodes take up one key; the first to start stores it.
+	return n, os.WriteFile(filepath.Join(n.dir, "admin.key"), []byte(p.key+"\n"), 0o600)
+}
+
+// Name is the node's: its region and its number.
+func (n *Node) Name() string { return n.name }
+
+// API and Admin are the base URLs of the node's two ports. They stay the same over a restart.
+func (n *Node) API() string { return "http://" + n.api.addr() }
+
+// Admin is the base URL of the admin port.
+func (n *Node) Admin() string { return "http://" + n.admin.addr() }
+
+// heard looks for the ready line, and drops the hints that a node has for whoever started it by hand.
+func (n *Node) heard(line string) (show bool) {
+	if strings.HasPrefix(line, "ready ") {
+		n.readyMu.Lock()
+		defer n.readyMu.Unlock()
+		select {
+		case <-n.ready:
+		default:
+			close(n.ready)
+		}
+	}
+	return line != "" && !strings.HasPrefix(line, "  ")
+}
+
+// start starts the node and returns when it serves.
+func (n *Node) start(ctx context.Context) error {
+	settings, err := n.planet.nodeSettings(n)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(n.planet.o.Program, settings.args...)
+	cmd.Dir = n.dir
+	cmd.Env = append(cleanEnv(), settings.env...)
+	cmd.Env = append(cmd.Env, n.planet.o.Env...)
+	n.readyMu.Lock()
+	ready := make(chan struct{})
+	n.ready = ready
+	n.readyMu.Unlock()
+	proc, err := n.launch(cmd)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ready:
+		return nil
+	case <-proc.exited:
+		return fmt.Errorf("start %s: it ended: %w%s", n.name, cmp.Or(proc.err, errors.New("exit status 0")), n.out.last())
+	case <-ctx.Done():
+		return fmt.Errorf("wait until %s serves: %w%s", n.name, context.Cause(ctx), n.out.last())
+	}
+}
+
+// Restart stops the node if it runs and starts it with the same addresses and folder. It returns when the node serves.
+func (n *Node) Restart(ctx context.Context) error {
+	if err := n.Stop(); err != nil {
+		return err
+	}
+	return n.Start(ctx)
+}
+
+// Start starts a node that does not run, and returns when it serves.
+func (n *Node) Start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, n.planet.o.Timeout, fmt.Errorf("not ready after %v", n.planet.o.Timeout))
+	defer cancel()
+	return n.start(ctx)
+}
+
+// Stop ends the node as an operator does. It can be started again.
+func (n *Node) Stop() error { return n.end(syscall.SIGTERM, nodeStop) }
+
+// nodeSettings are how a node is told what to do: secrets in the environment, where other users cannot read them.
+type nodeSettings struct{ args, env []string }
+
+// nodeSettings is the one place that knows the flags of `shortline serve`.
+func (p *Planet) nodeSettings(n *Node) (nodeSettings, error) {
+	home := p.Region(p.first())
+	owner, err := p.dsn(n.region.ID, home, "shortline_owner")
+	if err != nil {
+		return nodeSettings{}, err
+	}
+	writer, err := p.dsn(n.region.ID, home, "shortline_writer")
+	if err != nil {
+		return nodeSettings{}, err
+	}
+	s := nodeSettings{
+		args: []string{"serve", "--region", string(n.region.ID), "--data", n.dir,
+			"--listen", n.api.addr(), "--admin-listen", n.admin.addr(), "--cluster-listen", n.cluster.addr(),
+			"--redis", strings.Join(n.region.Redis.Addrs(), ","), "--deployment", "planet", "--shutdown-timeout", "3s"},
+		env: []string{"SHORTLINE_POSTGRES=" + writer, "SHORTLINE_POSTGRES_OWNER=" + owner, "SHORTLINE_CLUSTER_KEY=" + p.clusterKey},
+	}
+	if n.region != home {
+		s.env = append(s.env, "SHORTLINE_POSTGRES_REPLICA="+n.region.Postgres.DSN("shortline_reader", database))
+		var to []string
+		for _, other := range home.Nodes {
+			addr, err := p.links.via(n.region.ID, home.ID, other.cluster.addr())
+			if err != nil {
+				return nodeSettings{}, err
+			}
+			to = append(to, addr)
+		}
+		s.args = append(s.args, "--forward-to", strings.Join(to, ","))
+	}
+	s.args = append(s.args, p.o.NodeArgs...)
+	if p.o.Demo && n == home.Nodes[0] {
+		s.args = append(s.args, "--demo")
+	}
+	return s, nil
+}
+
+// dsn is how a region reaches the database of another, or its own.
+func (p *Planet) dsn(from regions.ID, of *Region, role string) (string, error) {
+	addr, err := p.links.via(from, of.ID, of.Postgres.Addr())
+	if err != nil {
+		return "", err
+	}
+	return of.Postgres.DSNVia(addr, role, database), nil
+}
+
+// cleanEnv is the environment without settings of Shortline: the caller's own are none of a node's business.
+func cleanEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "SHORTLINE_") || strings.HasPrefix(v, "PG") || strings.HasPrefix(v, "NOTIFY_SOCKET=")
+	})
+}
