@@ -2,6 +2,7 @@ package regions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -57,12 +58,17 @@ type DatabaseStatus struct {
 	Streaming bool `json:"streaming,omitempty"`
 	// ReadOnly says that a primary is fenced: new transactions cannot write.
 	ReadOnly bool `json:"read_only,omitempty"`
+	// Fenced says that this primary was started and nobody has confirmed since that it still is the one: its new transactions cannot
+	// write, and no commit is acknowledged. SetSync and then ReadOnly(false) of its own epoch or a later one confirm it, or the
+	// agent's own look at the control state does.
+	Fenced bool `json:"fenced,omitempty"`
 	// Sync are the standbys of which any one has to confirm a commit on this primary, as in force; empty: none.
 	Sync []ID `json:"sync,omitempty"`
 	// Standbys are those that stream from this primary, with the position that each has flushed.
 	Standbys map[ID]LSN `json:"standbys,omitempty"`
 	// Rejoin tells how far a rejoin has come.
 	Rejoin *RejoinStatus `json:"rejoin,omitempty"`
+	PID    int           `json:"pid,omitempty"` // of the server, where the agent runs it
 	Err    string        `json:"err,omitempty"` // what is wrong, for people
 	At     time.Time     `json:"at"`
 }
@@ -79,10 +85,18 @@ type RejoinStatus struct {
 
 // Promotion tells where a new epoch left the history of the one before.
 type Promotion struct {
-	Epoch    uint64 `json:"epoch"`
+	Epoch uint64 `json:"epoch"`
+	// Fork is where the history left; 0: the same server goes on, and nothing forked.
 	Fork     LSN    `json:"fork"`
 	Timeline uint32 `json:"timeline"`
 }
+
+// What a database refuses, whoever drives it.
+var (
+	ErrOldOrder  = errors.New("a newer command was seen")
+	ErrWrongRole = errors.New("the database has another role")
+	ErrRejoining = errors.New("the database is being made a standby again")
+)
 
 // Database is one region's database server as the controller commands it: an agent, or the operator's own commands. Every
 // command is idempotent, so that a controller that takes over may give it again, and is refused where a higher Order was
