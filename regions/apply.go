@@ -351,17 +351,17 @@ func (s State) reopen(c Command, r *Reopen) (State, *RefusedError) {
 	switch {
 	case why != nil:
 		return s, why
-	case !op.Decided():
+	case !op.Decided() && op.Kind != Switchover && !r.AllowLoss:
 		return s, refuse(RuleNoTarget, "no target is committed yet")
 	case s.PrimaryEpoch == op.Epoch:
 		return s, refuse(RuleTargetCommitted, "%s is primary already", op.Target)
-	case r.AllowLoss && op.Automatic:
-		op.Automatic = false // people have taken over
+	case !op.covered() && s.Durability.Mode == Degraded && !r.AllowLoss:
+		return s, refuse(RuleDegraded, "no standby had to confirm writes (%s): without %s some could be lost", s.Durability.Why, op.From)
 	}
 	s.Epoch++
 	lost := op.Target
-	s = s.note(Entry{At: c.At, Event: "target-abandoned", By: c.By, Why: c.Why, Epoch: s.Epoch, Region: lost, From: op.From, Evidence: r.Evidence, Steps: op.Marks})
-	if op.Kind != Reinstate {
+	s = s.note(Entry{At: c.At, Event: "reopened", By: c.By, Why: c.Why, Epoch: s.Epoch, Region: lost, From: op.From, Evidence: r.Evidence, Steps: op.Marks})
+	if op.Decided() && op.Kind != Reinstate {
 		// What it had when it was chosen must not be missing from who takes its place; what it wrote since counts for nothing.
 		op.Floor = max(op.Floor, op.Position)
 		op.Abandoned = append(slices.Clone(op.Abandoned), lost)
@@ -371,6 +371,7 @@ func (s State) reopen(c Command, r *Reopen) (State, *RefusedError) {
 	}
 	op.Kind, op.Epoch, op.To, op.Target, op.Position, op.Names = Failover, s.Epoch, "", "", 0, nil
 	op.AllowLoss = op.AllowLoss || r.AllowLoss
+	op.Automatic = op.Automatic && !r.AllowLoss // people have taken over
 	op.Overridden = append(slices.Clone(op.Overridden), c.Force...)
 	op.Step = StepIntent
 	s.Operation = op

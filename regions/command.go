@@ -95,7 +95,8 @@ type Abort struct {
 }
 
 // Reopen gives a committed target up that is not primary yet: in a new epoch the members are asked again, and whoever
-// becomes the target then has to hold at least as much. What was given up has to be built anew.
+// becomes the target then has to hold at least as much. What was given up has to be built anew. A switchover whose source
+// died on the way becomes a failover by it.
 type Reopen struct {
 	Epoch     uint64   `json:"epoch"` // of the operation
 	AllowLoss bool     `json:"allow_data_loss,omitempty"`

@@ -199,6 +199,9 @@ type Operation struct {
 // Decided tells whether a target is committed: from then on it goes forward only.
 func (o *Operation) Decided() bool { return o.Target != "" }
 
+// covered tells whether some target held, and Floor or Position says up to where, all that was ever acknowledged.
+func (o *Operation) covered() bool { return o.Floor > 0 || o.Decided() && o.Kind != Reinstate }
+
 // Entry is one event of the history.
 type Entry struct {
 	N          uint64    `json:"n"`
