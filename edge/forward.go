@@ -21,8 +21,12 @@ import (
 // ErrNoPrimary says that no node of the primary region took the write in time. Nothing was written.
 var ErrNoPrimary = errors.New("no node of the primary region could be reached")
 
-// ownKeyLife is how long the answer to a write is kept whose idempotency key was made here: longer than any retry.
-const ownKeyLife = 15 * time.Minute
+// ownKeyLife is how long the answer to a write is kept whose idempotency key was made here: longer than any retry. The scope
+// of such keys is that of no request.
+const (
+	ownKeyLife  = 15 * time.Minute
+	ownKeyScope = "forward"
+)
 
 // PeerNode is a node that writes can be forwarded to.
 type PeerNode struct {
@@ -35,9 +39,9 @@ type ForwarderConfig struct {
 	// Peers returns the nodes of the primary region, none while it is not known. The answer may change at any time, also to
 	// nodes of this very region; it is asked for often, must not block, and its result is not changed.
 	Peers func() []PeerNode
-	// Changed may be sent to, without blocking, whenever another region has become primary or the old one can be tried
-	// again: nodes that failed before are then tried at once. nil: changes of Peers are seen within Poll.
-	Changed <-chan struct{}
+	// Changed returns a channel that is closed once another region has become primary or the old one can be tried again:
+	// nodes that failed before are then tried at once. nil: changes of Peers are seen within Poll.
+	Changed func() <-chan struct{}
 	// ClusterKey is the secret that all nodes have in common, of 16 bytes or more.
 	ClusterKey string
 	// Timeout bounds a Submit whose caller sets no earlier deadline (10 s).
@@ -203,7 +207,10 @@ func (f *Forwarder) wake() {
 // nil; so the callers of Submit should be gone by then.
 func (f *Forwarder) Run(ctx context.Context) error {
 	var group errgroup.Group
-	changed := f.cfg.Changed
+	var changed <-chan struct{}
+	if f.cfg.Changed != nil {
+		changed = f.cfg.Changed()
+	}
 	timer := time.NewTimer(f.cfg.Poll)
 	defer timer.Stop()
 	if t, ok := f.transport.(*http.Transport); ok {
@@ -225,10 +232,8 @@ func (f *Forwarder) Run(ctx context.Context) error {
 		select {
 		case <-f.kick:
 		case <-timer.C:
-		case _, open := <-changed:
-			if !open {
-				changed = nil
-			}
+		case <-changed:
+			changed = f.cfg.Changed()
 			f.mu.Lock()
 			f.queue.forgive()
 			f.mu.Unlock()
@@ -262,8 +267,7 @@ func newHeldWrite(w replication.Write, deadline time.Time) (*heldWrite, error) {
 	p := &heldWrite{items: len(w.Items), deadline: deadline, done: make(chan forwardOutcome, 1), store: firstStore(&w.Items[0])}
 	if w.Idempotency == nil {
 		p.ownKey = true
-		// Nobody else can have the key, so the hash of the body guards against nothing.
-		w.Idempotency = &replication.Idempotency{Scope: "forward", Key: rand.Text(), BodyHash: sha256.Sum256(nil), TTL: ownKeyLife}
+		w.Idempotency = ownKey()
 	}
 	var err error
 	if p.line, err = encodeWrite(&w); err != nil {
@@ -273,6 +277,12 @@ func newHeldWrite(w replication.Write, deadline time.Time) (*heldWrite, error) {
 		return nil, &apiError{kind: kindTooLarge, detail: fmt.Sprintf("a write of %d items and %d bytes cannot be passed on to the primary region; send less at a time", p.items, len(p.line))}
 	}
 	return p, nil
+}
+
+// ownKey makes an idempotency key for a write that came without one. Nobody else can have it, so the hash of the body guards
+// against nothing.
+func ownKey() *replication.Idempotency {
+	return &replication.Idempotency{Scope: ownKeyScope, Key: rand.Text(), BodyHash: sha256.Sum256(nil), TTL: ownKeyLife}
 }
 
 func firstStore(it *replication.Item) string {
@@ -293,23 +303,4 @@ func (p *heldWrite) noPrimary() error {
 		return fmt.Errorf("%w: none is known; nothing was written", ErrNoPrimary)
 	}
 	return fmt.Errorf("%w: %v; nothing was written", ErrNoPrimary, p.last) // %v: what the attempt met is not what the caller met
-}
-
-// RoutedWriter is the Writer of a node that may or may not be in the primary region: what the local writer does not take,
-// because this region is not the primary or is none any more, is forwarded.
-type RoutedWriter struct {
-	Local, Remote Writer
-	// Primary tells whether this node's region takes writes.
-	Primary func() bool
-}
-
-// Submit is Writer's.
-func (r RoutedWriter) Submit(ctx context.Context, w replication.Write) (replication.Result, replication.Token, error) {
-	if r.Primary() {
-		res, token, err := r.Local.Submit(ctx, w)
-		if !errors.Is(err, ErrNotPrimary) {
-			return res, token, err
-		}
-	}
-	return r.Remote.Submit(ctx, w)
 }

@@ -28,12 +28,13 @@ import (
 // peerList is a list of nodes that a test changes.
 type peerList struct {
 	v       atomic.Pointer[[]PeerNode]
-	changed chan struct{}
+	changes atomic.Pointer[chan struct{}]
 }
 
 func newPeerList(peers ...PeerNode) *peerList {
-	l := &peerList{changed: make(chan struct{}, 1)}
+	l, c := new(peerList), make(chan struct{})
 	l.v.Store(&peers)
+	l.changes.Store(&c)
 	return l
 }
 
@@ -41,8 +42,11 @@ func (l *peerList) get() []PeerNode { return *l.v.Load() }
 
 func (l *peerList) set(peers ...PeerNode) {
 	l.v.Store(&peers)
-	l.changed <- struct{}{}
+	c := make(chan struct{})
+	close(*l.changes.Swap(&c))
 }
+
+func (l *peerList) changed() <-chan struct{} { return *l.changes.Load() }
 
 func startForwarder(t testing.TB, peers *peerList, setups ...func(*ForwarderConfig)) *Forwarder {
 	t.Helper()
@@ -554,7 +558,7 @@ func TestForwardNeverTwice(t *testing.T) {
 		a := startForwarder(t, newPeerList(PeerNode{"b", "b"}), one)
 		b := startForwarder(t, newPeerList(PeerNode{"a", "a"}), one)
 		d["a"] = func(*http.Request) (*http.Response, error) { asked.Add(1); return nil, errRefused }
-		d["b"] = toHandler(primaryPeer(t, RoutedWriter{Local: new(recorder), Remote: b, Primary: func() bool { return false }}).Handler())
+		d["b"] = toHandler(primaryPeer(t, newTestRouter(t, RouterConfig{Region: "here", Directory: StaticDirectory{Region: "there"}, Local: new(recorder), Remote: b})).Handler())
 		if err := got(a.Submit(t.Context(), deltaWrite("x", 1))); !errors.Is(err, ErrNoPrimary) || asked.Load() != 0 {
 			t.Errorf("%v; passed on %d times", err, asked.Load())
 		}

@@ -22,9 +22,8 @@ import (
 	"github.com/shortline/shortline/replication"
 )
 
-// ErrNotPrimary says that this node does not take writes at the moment; nothing was written. A Writer that finds out late
-// wraps it, and whoever forwarded the write then holds it and tries elsewhere.
-var ErrNotPrimary = errors.New("this node's region is not the primary")
+// ErrNotPrimary is replication.ErrNotPrimary: nothing was written, and whoever holds the write tries it again.
+var ErrNotPrimary = replication.ErrNotPrimary
 
 // PeerConfig sets up a Peer. ClusterKey, Writer and Primary are required.
 type PeerConfig struct {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -42,7 +43,10 @@ func (r *recorder) Submit(ctx context.Context, w replication.Write) (replication
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	key := w.Idempotency.Scope + "\x00" + w.Idempotency.Key
+	key := fmt.Sprint("none ", r.xid)
+	if k := w.Idempotency; k != nil {
+		key = k.Scope + "\x00" + k.Key
+	}
 	if res, ok := r.kept[key]; ok && !r.keyless {
 		res.Replayed = true
 		return res, replication.Token{Epoch: 1, XID: r.xid}, nil

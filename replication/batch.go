@@ -105,7 +105,7 @@ func NewBatcher(store Committer, cfg BatcherConfig) *Batcher {
 
 // Submit hands in one write and waits for its result, which is durable. The error is ErrOverloaded or ErrClosed (nothing
 // was written), an error of ctx (withdrawn in time: nothing was written), ErrOutcomeUnknown (ctx ended while the write was
-// being committed), or the store's own (nothing was written, unless it wraps ErrOutcomeUnknown).
+// being committed), or the store's own (nothing was written, unless it wraps ErrOutcomeUnknown; ErrNotPrimary: try again).
 func (b *Batcher) Submit(ctx context.Context, w Write) (Result, Token, error) {
 	if len(w.Items) == 0 {
 		return Result{}, Token{}, nil
@@ -191,7 +191,11 @@ func (b *Batcher) try(ctx context.Context, batch []*pending) error {
 	b.commitSeconds.Observe(time.Since(start).Seconds())
 	b.batchItems.Observe(float64(items))
 	if err != nil {
-		b.cfg.Log.Error("commit", "writes", len(writes), "items", items, "err", err)
+		level := slog.LevelError
+		if errors.Is(err, ErrNotPrimary) { // whoever holds and retries the writes says so once
+			level = slog.LevelDebug
+		}
+		b.cfg.Log.Log(ctx, level, "commit", "writes", len(writes), "items", items, "err", err)
 		return err
 	}
 	if b.cfg.Committed != nil {
@@ -233,7 +237,7 @@ func (b *Batcher) commitEach(ctx context.Context, batch []*pending, cause error)
 }
 
 // retryAlone tells whether an error may be the fault of a single write: an unknown outcome must not be tried again, and
-// a store that hangs or closes would do so once more for every write.
+// a store that hangs, closes or takes no writes would do so once more for every write.
 func retryAlone(err error) bool {
-	return !errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, ErrClosed) && !errors.Is(err, context.DeadlineExceeded)
+	return !errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, ErrNotPrimary) && !errors.Is(err, ErrClosed) && !errors.Is(err, context.DeadlineExceeded)
 }

@@ -24,6 +24,9 @@ var (
 	ErrIdempotencyMismatch = errors.New("this Idempotency-Key was used before with another request body")
 	// ErrClosed says that the batcher or store has been shut down; nothing was written.
 	ErrClosed = errors.New("shutting down")
+	// ErrNotPrimary says that the database does not take writes at the moment, or that they must not be acknowledged here: it is
+	// not the primary's, fenced, of another epoch, or cannot be reached. Nothing was written; try again, maybe elsewhere.
+	ErrNotPrimary = errors.New("this region does not take writes at the moment")
 	// ErrPruned says that the feed no longer reaches back to the cursor that was asked for: resync in full.
 	ErrPruned = errors.New("the change feed is pruned past the cursor")
 )
@@ -145,7 +148,8 @@ type Rollup = shortline.Rollup
 
 // Committer writes. Commit applies all writes in order in one transaction and returns a result for each, durable as the
 // store is configured, with the token that covers them. An error means that nothing was committed, unless it wraps
-// ErrOutcomeUnknown. Commit may be called from one goroutine at a time or from several; callers never pass a request's
+// ErrOutcomeUnknown; it wraps ErrNotPrimary where the fault is not of the writes, so that they may be held and tried again,
+// here or elsewhere. Commit may be called from one goroutine at a time or from several; callers never pass a request's
 // context, because a cancelled commit has an unknown outcome.
 //
 // Rules: rev grows by one with each change of a row, also over a delete, which leaves a tombstone. Every applied item

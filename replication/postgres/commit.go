@@ -39,12 +39,19 @@ func (s *Store) Commit(ctx context.Context, writes []replication.Write) ([]repli
 		if err := s.usable(ctx, doing); err != nil {
 			return nil, replication.Token{}, err
 		}
+		if _, err := s.cfg.Gate.Check(); err != nil && s.mutant != mutantNoGateBefore {
+			return nil, replication.Token{}, fmt.Errorf("%s: %w", doing, err)
+		}
 		results, token, err := s.once(ctx, own, writes)
 		if err == nil {
 			return results, token, nil
 		}
 		if attempt == attempts || !inTheWay(err) {
-			return nil, replication.Token{}, s.explain(doing, err)
+			err = s.explain(doing, err)
+			if unavailable(err) {
+				err = fmt.Errorf("%w: %w", replication.ErrNotPrimary, err)
+			}
+			return nil, replication.Token{}, err
 		}
 		pause := rand.N(time.Duration(attempt) * 5 * time.Millisecond)
 		s.cfg.Log.Debug("commit begins anew", "attempt", attempt, "pause", pause, "err", err)
@@ -97,8 +104,27 @@ func (s *Store) once(caller, ctx context.Context, writes []replication.Write) (_
 	if err := caller.Err(); err != nil {
 		return nil, replication.Token{}, err
 	}
+	if err := s.gate(c.epoch); err != nil && s.mutant != mutantNoGateBefore {
+		return nil, replication.Token{}, err
+	}
 	token, err := c.store(ctx)
-	return c.results, token, err
+	if err != nil {
+		return nil, replication.Token{}, err
+	}
+	if late := s.gate(c.epoch); late != nil && s.mutant != mutantNoGateAfter {
+		return nil, replication.Token{}, fmt.Errorf("%w: it was committed too late to be acknowledged: %v", replication.ErrOutcomeUnknown, late)
+	}
+	return c.results, token, nil
+}
+
+// gate tells whether a transaction that read the epoch from the control row may be acknowledged now. The error wraps
+// replication.ErrNotPrimary.
+func (s *Store) gate(epoch uint64) error {
+	allowed, err := s.cfg.Gate.Check()
+	if err == nil && allowed != 0 && allowed != epoch {
+		err = fmt.Errorf("%w: the database is in epoch %d, and writes may be acknowledged in epoch %d", replication.ErrNotPrimary, epoch, allowed)
+	}
+	return err
 }
 
 // commit is the I/O around a batch: one transaction.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/shortline/shortline/replication"
 )
 
 type connConfig = pgx.ConnConfig
@@ -26,6 +29,26 @@ func sqlState(err error) string {
 		return e.Code
 	}
 	return ""
+}
+
+// unavailable tells whether an error by which nothing was written is of the server, or of the way to it, and not of the write:
+// later, or at another server, the same write may well succeed.
+func unavailable(err error) bool {
+	switch state := sqlState(err); {
+	case errors.Is(err, replication.ErrOutcomeUnknown), errors.Is(err, replication.ErrClosed), errors.Is(err, context.Canceled),
+		errors.Is(err, replication.ErrNotPrimary), errors.Is(err, errNoControl):
+		return false
+	case errors.As(err, new(*pgconn.ConnectError)):
+		return true
+	case state == "": // the connection broke, or time ran out
+		return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+			errors.As(err, new(net.Error)) || pgconn.SafeToRetry(err)
+	default:
+		return state == "25006" || // a standby, or fenced
+			state == "55P03" || state == "57014" || // waited too long for a lock
+			state == "25P03" || // idle too long: this process was frozen
+			strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "08") || strings.HasPrefix(state, "53")
+	}
 }
 
 // explain says what was being done and, where the error has a remedy, which one it is, in one line.

@@ -8,7 +8,8 @@
 // behind a reader; reads work on a standby. It never asks the server to cancel a commit that waits for a standby: that
 // would make visible what no standby has.
 //
-// It knows no HTTP, not who is primary and nothing of leases: whoever may write decides that before and after Commit.
+// It knows no HTTP and not who is primary: Config.Gate says whether a commit may be acknowledged, in which epoch, and is asked
+// before COMMIT and after it.
 //
 // Any open transaction of the server that has a transaction number, in whatever database, holds the feed. Sessions made
 // here end idle ones after 10 seconds; set idle_in_transaction_session_timeout for others. Connections must reach the
@@ -50,6 +51,8 @@ type Config struct {
 	ReadTimeout time.Duration
 	// Quorum says that a standby has to confirm commits; Open then refuses settings that would not wait for one.
 	Quorum bool
+	// Gate is asked before and after each COMMIT (nil: writes may always be acknowledged, in whatever epoch the database is).
+	Gate replication.Gate
 	// Log is told about changes of state (discarded).
 	Log *slog.Logger
 	// Now is the clock that dates commits and ends the life of idempotency keys (time.Now).
@@ -72,6 +75,9 @@ func (c Config) withDefaults() Config {
 		if *d <= 0 {
 			*d = value
 		}
+	}
+	if c.Gate == nil {
+		c.Gate = replication.GateFunc(func() (uint64, error) { return 0, nil })
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -107,6 +113,8 @@ const (
 	mutantNoLock                 // rows are read without their lock
 	mutantTrustsWarnings         // a COMMIT that answered with a warning counts as one that a standby has
 	mutantHidesTombstones        // a snapshot leaves out stores that are deleted
+	mutantNoGateBefore           // the gate is not asked before COMMIT, nor is the epoch compared
+	mutantNoGateAfter            // the gate is not asked after COMMIT
 	mutantCancels                // a deadline asks the server to cancel what it is at, also a commit that waits for a standby
 )
 
