@@ -99,12 +99,7 @@ func (s *Server) satisfy(ctx context.Context, t replication.Token, have bool) er
 	if a := s.feed.Applied(); !have || a != nil && a.Satisfies(t) {
 		return nil
 	}
-	return s.wait(ctx, func(ctx context.Context) error {
-		if err := s.feed.Judge(ctx, t); err != nil {
-			return err
-		}
-		return s.feed.Wait(ctx, t)
-	})
+	return s.wait(ctx, func(ctx context.Context) error { return s.feed.Settle(ctx, t) })
 }
 
 // wait bounds a wait for the feed; running out of time is a problem of its own, unlike the client going away.
@@ -112,6 +107,10 @@ func (s *Server) wait(ctx context.Context, until func(context.Context) error) er
 	bounded, cancel := context.WithTimeout(ctx, s.cfg.SessionWait)
 	defer cancel()
 	err := until(bounded)
+	if errors.Is(err, ErrNotPrimary) && ctx.Err() == nil {
+		return &apiError{kind: kindNoPrimary, detail: "nobody could tell within " + s.cfg.SessionWait.String() + " what is committed; read with consistency=eventual, or try again",
+			retryAfter: time.Second, cause: err}
+	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, replication.ErrTokenLost) {
 		return &apiError{kind: kindBehind, detail: "this node has not caught up with what was asked for within " + s.cfg.SessionWait.String() +
 			"; try again, or read with consistency=eventual", retryAfter: time.Second, cause: err}

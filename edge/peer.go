@@ -37,6 +37,9 @@ type PeerConfig struct {
 	Primary func() (primary bool, epoch uint64)
 	// Applied is the token that this node's memory has applied; nil or an empty text where there is none.
 	Applied func() string
+	// Head tells how far the database is, and fails with ErrNotPrimary where this region may not speak for the primary. Nil:
+	// other nodes cannot ask.
+	Head func(context.Context) (replication.Head, error)
 	// MaxBytes bounds the bodies being worked on at any time, together (64 MiB); past it a request is refused as overloaded.
 	MaxBytes int64
 	// ShutdownTimeout is how long requests under way may take to finish when the node stops (10 s).
@@ -90,6 +93,9 @@ func NewPeer(cfg PeerConfig) (*Peer, error) {
 	}
 	p.mux.HandleFunc("POST "+peerWritesPath, p.postWrites)
 	p.mux.HandleFunc("GET "+peerStatusPath, p.getStatus)
+	if cfg.Head != nil {
+		p.mux.Handle(peerHeadPath, peer.Handle(v, p.head))
+	}
 	return p, nil
 }
 
@@ -151,6 +157,17 @@ func (p *Peer) getStatus(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(peer.HeaderVersion, strconv.Itoa(peer.Version))
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(&status)
+}
+
+func (p *Peer) head(ctx context.Context, _ struct{}) (replication.Head, error) {
+	if primary, epoch := p.cfg.Primary(); !primary {
+		return replication.Head{}, &peer.Refusal{Kind: peerNotPrimary, Detail: fmt.Sprintf("region %s is not the primary in epoch %d", p.cfg.Region, epoch)}
+	}
+	head, err := p.cfg.Head(ctx)
+	if errors.Is(err, ErrNotPrimary) {
+		return head, &peer.Refusal{Kind: peerNotPrimary, Detail: err.Error()}
+	}
+	return head, err
 }
 
 func (p *Peer) postWrites(w http.ResponseWriter, r *http.Request) {

@@ -91,7 +91,7 @@ type Follower interface {
 	Failure() string
 	Wait(ctx context.Context, t replication.Token) error
 	Latest(ctx context.Context) error
-	Judge(ctx context.Context, t replication.Token) error
+	Settle(ctx context.Context, t replication.Token) error
 }
 
 // Deps is what a Server is made of.

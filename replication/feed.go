@@ -3,7 +3,6 @@ package replication
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -46,6 +45,14 @@ type FeedConfig struct {
 	// Lineage tells which history counts, as far as this node knows. It is called at every poll and must not block. Poke when
 	// it changes. Nil: there is one region, and history never forks.
 	Lineage func() Lineage
+	// ForkOf tells up to which log position what was written in a former epoch belongs to the history that counts (NoFork: all
+	// of it), and whether that is known; Forks has one. It must not block. Nil: history never forks.
+	ForkOf func(epoch uint64) (lsn uint64, known bool)
+	// PrimaryHead reads how far the primary is, for tokens that this node lacks and for strong reads. It fails, also, where
+	// whoever was asked may not speak for the primary any more. Nil: the source is asked, and its PrimaryHead if it is a Leader.
+	PrimaryHead func(ctx context.Context) (Head, error)
+	// Patience is how long a token that this node lacks is waited for before the primary is asked what it means (100 ms).
+	Patience time.Duration
 	// LineageWait is how long the feed waits to learn where the database's epoch began before it reads all anew (5 s).
 	LineageWait time.Duration
 	// Fallback is what to answer from if the database cannot be read for FallbackAfter (5 s) from the start on. Nil: nothing.
@@ -62,6 +69,7 @@ type Feed struct {
 	source Source
 	target Target
 	poke   chan struct{}
+	heads  headReads
 
 	applied atomic.Pointer[Applied]
 	mu      sync.Mutex
@@ -89,6 +97,8 @@ type Applied struct {
 	// At is a time as of which memory holds everything that had been committed, also by transactions that an older one,
 	// still open, kept out of the feed for a while. Memory is at most this old.
 	At time.Time
+
+	cfg *FeedConfig // for ForkOf
 }
 
 // NewFeed makes a Feed. It starts nothing; see Run.
@@ -108,6 +118,9 @@ func NewFeed(source Source, target Target, cfg FeedConfig) *Feed {
 	if cfg.LineageWait == 0 {
 		cfg.LineageWait = 5 * time.Second
 	}
+	if cfg.Patience == 0 {
+		cfg.Patience = 100 * time.Millisecond
+	}
 	if cfg.FallbackAfter == 0 {
 		cfg.FallbackAfter = 5 * time.Second
 	}
@@ -123,6 +136,7 @@ func NewFeed(source Source, target Target, cfg FeedConfig) *Feed {
 			Help: "Times that memory could not be brought up to date from where it was and had to be read anew."}, []string{"reason"}),
 	}
 	f.unreplayed.Store(-1)
+	f.heads.init(f.newest, cfg.ReadTimeout)
 	for _, reason := range []string{resyncPruned, resyncHistory} {
 		f.resyncs.WithLabelValues(reason)
 	}
@@ -175,9 +189,21 @@ func (f *Feed) Failure() string {
 	return ""
 }
 
-// Satisfies tells whether memory holds everything that the token stands for. A later epoch alone does not: it may have
-// begun while an older transaction still held back changes of the former one.
-func (a *Applied) Satisfies(t Token) bool { return a.Token.Epoch >= t.Epoch && a.Token.XID >= t.XID }
+// Satisfies tells whether memory is known to hold everything that the token stands for. A later epoch alone does not tell
+// that: it may have begun while an older transaction still held back changes of the former one, and what the former one wrote
+// past the fork is lost.
+func (a *Applied) Satisfies(t Token) bool {
+	return a.Token.XID >= t.XID && (a.Token.Epoch == t.Epoch || a.Token.Epoch > t.Epoch && a.kept(t))
+}
+
+// kept tells whether what a token of a former epoch stands for is known to have outlived it.
+func (a *Applied) kept(t Token) bool {
+	if a.cfg == nil || a.cfg.ForkOf == nil {
+		return true
+	}
+	fork, known := a.cfg.ForkOf(t.Epoch)
+	return known && t.LSN <= fork
+}
 
 // Wait blocks until memory satisfies the token; the error is that of ctx.
 func (f *Feed) Wait(ctx context.Context, t Token) error {
@@ -197,48 +223,13 @@ func (f *Feed) Wait(ctx context.Context, t Token) error {
 	}
 }
 
-// newest is how far the primary is.
-func (f *Feed) newest(ctx context.Context) (Head, error) {
-	head := f.source.Head
-	if l, ok := f.source.(Leader); ok {
-		head = l.PrimaryHead
-	}
-	h, err := head(ctx)
-	if err != nil {
-		return Head{}, fmt.Errorf("read how far the primary is: %w", err)
-	}
-	return h, nil
-}
-
-// Latest blocks until memory holds everything that had been committed when it was called: what a strong read waits for.
-func (f *Feed) Latest(ctx context.Context) error {
-	head, err := f.newest(ctx)
-	if err != nil {
-		return err
-	}
-	return f.Wait(ctx, Token{Epoch: head.Epoch, XID: head.XMax - 1})
-}
-
-// Judge tells what a token that is not satisfied yet means: nil if it only has to be waited for, ErrTokenLost if the primary
-// itself has not come that far, so that nobody ever acknowledged it.
-func (f *Feed) Judge(ctx context.Context, t Token) error {
-	head, err := f.newest(ctx)
-	if err != nil {
-		return err
-	}
-	if t.Epoch > head.Epoch || t.XID >= head.XMax {
-		return ErrTokenLost
-	}
-	return nil
-}
-
 func (f *Feed) advanceTo(t Token, at time.Time) {
 	old := f.applied.Load()
 	if old != nil && old.Token == t {
-		f.applied.Store(&Applied{Token: t, Text: old.Text, At: at})
+		f.applied.Store(&Applied{Token: t, Text: old.Text, At: at, cfg: &f.cfg})
 		return
 	}
-	f.applied.Store(&Applied{Token: t, Text: t.String(), At: at})
+	f.applied.Store(&Applied{Token: t, Text: t.String(), At: at, cfg: &f.cfg})
 	f.mu.Lock()
 	close(f.advance)
 	f.advance = make(chan struct{})

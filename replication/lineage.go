@@ -24,6 +24,32 @@ func (l Lineage) excludes(epoch, lsn uint64) bool {
 	return epoch < l.Epoch && (lsn > l.Fork || epoch+1 < l.Epoch)
 }
 
+// Forks are the lineages of all epochs since one, as far as they are known, in any order.
+type Forks []Lineage
+
+// Lineage is the newest.
+func (f Forks) Lineage() (newest Lineage) {
+	for _, l := range f {
+		if l.Epoch > newest.Epoch {
+			newest = l
+		}
+	}
+	return newest
+}
+
+// ForkOf returns the log position up to which what was written in the epoch belongs to the history that counts: the lowest
+// fork of all later epochs. known is false where the epoch after it is not among f, so that it may have forked anywhere.
+func (f Forks) ForkOf(epoch uint64) (lsn uint64, known bool) {
+	lsn, known = NoFork, epoch >= f.Lineage().Epoch
+	for _, l := range f {
+		known = known || l.Epoch == epoch+1
+		if l.Epoch > epoch {
+			lsn = min(lsn, l.Fork)
+		}
+	}
+	return lsn, known
+}
+
 // history is what has been seen of the history that a view, or a file, was read from. It is a value; judge moves it on.
 type history struct {
 	// forks says that there are lineages at all.

@@ -179,6 +179,12 @@ type Leader interface {
 	PrimaryHead(ctx context.Context) (Head, error)
 }
 
+// Witness is a Source that can tell whether a transaction of a former epoch is in its history: whether a change row of
+// (epoch, xid) is there. Of changes that are pruned it cannot tell, and says no.
+type Witness interface {
+	Wrote(ctx context.Context, epoch, xid uint64) (bool, error)
+}
+
 // Details reads stores in full.
 type Details interface {
 	// Rows returns those of the stores that exist, in no particular order.

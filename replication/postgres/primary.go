@@ -9,8 +9,9 @@ import (
 )
 
 var (
-	_ replication.Leader = (*Store)(nil)
-	_ replication.Lagger = (*Store)(nil)
+	_ replication.Leader  = (*Store)(nil)
+	_ replication.Lagger  = (*Store)(nil)
+	_ replication.Witness = (*Store)(nil)
 )
 
 // PrimaryHead implements replication.Leader: the replica may not have heard of the newest transactions yet.
@@ -40,4 +41,16 @@ func (s *Store) Lag(ctx context.Context) (bytes uint64, err error) {
 		return rows.Scan(&bytes)
 	})
 	return bytes, err
+}
+
+// Wrote implements replication.Witness. The replica is asked: once it is in a later epoch it has all that is left of former ones.
+func (s *Store) Wrote(ctx context.Context, epoch, xid uint64) (wrote bool, err error) {
+	const sql = "SELECT EXISTS (SELECT FROM changes WHERE xid = $1 AND epoch = $2)"
+	err = s.read(ctx, "look for a transaction", sql, []any{xid, int64(epoch)}, func(rows pgx.Rows) error {
+		if !rows.Next() {
+			return rows.Err()
+		}
+		return rows.Scan(&wrote)
+	})
+	return wrote, err
 }
