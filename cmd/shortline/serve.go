@@ -162,17 +162,14 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 		return err
 	}
 	defer func() { _ = admin.Close() }()
-	store, lanes, err := s.open(ctx, log)
+	control := s.staticControl()
+	store, lanes, err := s.open(ctx, control.gate, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	secret, err := ensureAdminKey(ctx, store, s.data)
-	if err != nil {
-		return err
-	}
-	n, err := newNode(ctx, a, s, log, store, lanes)
+	n, err := newNode(ctx, a, s, log, store, lanes, control)
 	if err != nil {
 		return err
 	}
@@ -184,9 +181,6 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 			return err
 		}
 		defer func() { _ = n.peerListener.Close() }()
-	}
-	if secret != "" {
-		_, _ = fmt.Fprintf(a.stderr, "\n  admin key: %s\n  It is shown this once and kept in %s; make more with: shortline keys create\n\n", secret, filepath.Join(s.data, adminKeyFile))
 	}
 	return n.run(ctx, public, admin)
 }
@@ -215,21 +209,26 @@ type node struct {
 	batcher *replication.Batcher
 	server  *edge.Server
 
-	forwarder    *edge.Forwarder   // nil in the primary region
+	control      control
+	router       *edge.Router
+	forwarder    *edge.Forwarder   // nil where there is no other region
 	peer         *edge.Peer        // nil: none listens
 	peerListener net.Listener      // for peer
 	cache        *rediscache.Cache // nil: none
 }
 
-func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, store replication.Store, lanes int) (*node, error) {
+func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, store replication.Store, lanes int, control control) (*node, error) {
 	registry := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "shortline_build_info", Help: "1; the version is a label.", ConstLabels: prometheus.Labels{"version": a.version}})
 	build.Set(1)
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build)
 
 	catalog := new(edge.Catalog)
-	n := &node{app: a, s: s, log: log, store: store}
-	var err error
+	n := &node{app: a, s: s, log: log, store: store, control: control}
+	head, err := n.newHead()
+	if err != nil {
+		return nil, err
+	}
 	if n.cache, err = s.newCache(ctx, catalog, store, log, registry); err != nil {
 		return nil, err
 	}
@@ -238,23 +237,20 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, st
 	if n.cache != nil {
 		target, details = tap{catalog, func(changes []shortline.Change) { n.cache.Apply(ctx, changes) }}, n.cache
 	}
-	n.feed = replication.NewFeed(store, target, replication.FeedConfig{Log: log, Registerer: registry})
+	n.feed = replication.NewFeed(store, target, replication.FeedConfig{
+		Lineage: control.lineage, ForkOf: control.forkOf, PrimaryHead: head.Get, Log: log, Registerer: registry})
 	n.batcher = replication.NewBatcher(store, replication.BatcherConfig{
 		Lanes: lanes, Log: log, Registerer: registry, Committed: func(replication.Token) { n.feed.Poke() }})
-	var writer edge.Writer = n.batcher
-	if !s.primary() {
-		if n.forwarder, err = s.newForwarder(s.edge, log, registry); err != nil {
-			return nil, err
-		}
-		writer = n.forwarder
+	if err = n.newWriter(log, registry); err != nil {
+		return nil, err
 	}
 	if s.clusterListen != "" {
-		if n.peer, err = s.newPeer(s.edge, n.batcher, n.feed, log, registry); err != nil {
+		if n.peer, err = n.newPeer(log, registry); err != nil {
 			return nil, err
 		}
 	}
 	s.edge.Version = a.version
-	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: writer, Details: details, Log: log, Metrics: registry})
+	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Log: log, Metrics: registry})
 	return n, err
 }
 
@@ -286,6 +282,7 @@ func (n *node) run(ctx context.Context, public, admin net.Listener) error {
 		defer stopForwarding()
 		return n.server.Run(alive, public, admin)
 	})
+	use(func() error { return n.router.Run(serving) })
 	if n.forwarder != nil {
 		use(func() error { return n.forwarder.Run(serving) })
 	}
@@ -312,6 +309,9 @@ func (n *node) run(ctx context.Context, public, admin net.Listener) error {
 func (n *node) announce(ctx context.Context, public, admin net.Addr) error {
 	if err := n.feed.Wait(ctx, replication.Token{}); err != nil {
 		return nil // stopped before the first snapshot was in service
+	}
+	if err := n.firstKey(ctx); err != nil || ctx.Err() != nil {
+		return err
 	}
 	if n.s.demo {
 		if err := n.loadDemo(ctx); err != nil || ctx.Err() != nil {

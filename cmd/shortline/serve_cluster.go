@@ -43,34 +43,6 @@ func (s *clusterSettings) validate() error {
 	return errors.Join(faults...)
 }
 
-// primary tells whether this node's region takes writes: the others are told where to send them.
-func (s *clusterSettings) primary() bool { return len(s.forwardTo) == 0 }
-
-// newForwarder makes the writer of a node that is not in the primary region.
-func (s *clusterSettings) newForwarder(cfg edge.Config, log *slog.Logger, r prometheus.Registerer) (*edge.Forwarder, error) {
-	peers := make([]edge.PeerNode, len(s.forwardTo))
-	for i, addr := range s.forwardTo {
-		peers[i] = edge.PeerNode{Name: addr, Addr: addr}
-	}
-	return edge.NewForwarder(edge.ForwarderConfig{
-		Peers: func() []edge.PeerNode { return peers }, ClusterKey: s.clusterKey, Timeout: cfg.WriteHold, Log: log, Registerer: r})
-}
-
-// newPeer makes the listener for writes that other regions forward, and commits them here.
-func (s *clusterSettings) newPeer(cfg edge.Config, writer edge.Writer, feed *replication.Feed, log *slog.Logger, r prometheus.Registerer) (*edge.Peer, error) {
-	applied := func() *replication.Applied {
-		if a := feed.Applied(); a != nil {
-			return a
-		}
-		return &replication.Applied{}
-	}
-	return edge.NewPeer(edge.PeerConfig{
-		Region: cfg.Region, ClusterKey: s.clusterKey, Writer: writer, ShutdownTimeout: cfg.ShutdownTimeout, Log: log, Registerer: r,
-		Primary: func() (bool, uint64) { return s.primary(), applied().Token.Epoch },
-		Applied: func() string { return applied().Text },
-	})
-}
-
 // newCache puts Redis Cluster before the database, for details. It is nil where no Redis is named, or none can be reached:
 // a node must start without it.
 func (s *clusterSettings) newCache(ctx context.Context, catalog *edge.Catalog, next replication.Details, log *slog.Logger, r prometheus.Registerer) (*rediscache.Cache, error) {

@@ -36,7 +36,7 @@ func (n *node) loadDemo(ctx context.Context) error {
 		for i := first; i < min(first+chunk, len(stores)); i++ {
 			items = append(items, replication.Item{Put: &stores[i]})
 		}
-		if _, last, err = n.batcher.Submit(ctx, replication.Write{Items: items}); err != nil {
+		if _, last, err = n.router.Submit(ctx, replication.Write{Items: items}); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -94,13 +94,13 @@ func (n *node) runSimulator(ctx context.Context) error {
 	return simulator.Run(ctx)
 }
 
-// report hands simulated updates to the batcher, as any client's; a store that is gone is no error.
+// report writes simulated updates as any client's; a store that is gone is no error.
 func (n *node) report(ctx context.Context, updates []shortline.QueueUpdate) error {
 	items := make([]replication.Item, len(updates))
 	for i := range updates {
 		items[i].Queue = &updates[i]
 	}
-	_, _, err := n.batcher.Submit(ctx, replication.Write{Items: items})
+	_, _, err := n.router.Submit(ctx, replication.Write{Items: items})
 	if errors.Is(err, replication.ErrClosed) {
 		return context.Canceled
 	}

@@ -11,52 +11,66 @@ import (
 	"time"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/edge"
 	"github.com/shortline/shortline/replication"
 )
 
-// keyStore is what ensureAdminKey needs of the store.
-type keyStore interface {
-	Keys(ctx context.Context) ([]shortline.Key, error)
-	Commit(ctx context.Context, writes []replication.Write) ([]replication.Result, replication.Token, error)
-}
-
-// ensureAdminKey makes the first admin key of a store that has no keys at all, and returns its secret form; "" where there
-// were keys. The key is on disk, in a file of mode 0600, before it is valid: a crash in between leaves a file whose key the
-// next start takes up, never a valid key that nobody knows.
-func ensureAdminKey(ctx context.Context, store keyStore, dir string) (string, error) {
-	keys, err := store.Keys(ctx)
+// firstKey makes the first admin key of a deployment that has no keys at all, and shows it. A node outside the primary region
+// makes none: keys come to it with everything else.
+func (n *node) firstKey(ctx context.Context) error {
+	if primary, _ := n.primary(); !primary {
+		return nil
+	}
+	keys, err := n.store.Keys(ctx)
 	if err != nil {
-		return "", fmt.Errorf("look for API keys: %w", err)
+		n.log.Warn("whether there are API keys cannot be told; none is made", "err", err)
+		return nil
 	}
 	if len(keys) > 0 {
-		return "", nil
+		return nil
 	}
+	secret, token, err := makeAdminKey(ctx, n.router, n.s.data)
+	if err != nil {
+		return err
+	}
+	if err := n.feed.Wait(ctx, token); err != nil {
+		return nil // stopped meanwhile
+	}
+	_, err = fmt.Fprintf(n.app.stderr, "\n  admin key: %s\n  It is shown this once and kept in %s; make more with: shortline keys create\n\n", secret, filepath.Join(n.s.data, adminKeyFile))
+	return err
+}
+
+// makeAdminKey makes an admin key and returns its secret form. The key is on disk, in a file of mode 0600, before it is valid:
+// a crash in between leaves a file whose key the next start takes up, never a valid key that nobody knows.
+func makeAdminKey(ctx context.Context, writer edge.Writer, dir string) (string, replication.Token, error) {
+	var none replication.Token
 	path := filepath.Join(dir, adminKeyFile)
 	key, secret, err := shortline.NewKey("first admin key", []shortline.Scope{shortline.ScopeAdmin}, nil, time.Now())
 	if err != nil {
-		return "", err
+		return "", none, err
 	}
 	left, err := os.ReadFile(path)
 	switch {
 	case err == nil:
 		secret = strings.TrimSpace(string(left))
 		if key.ID, key.Hash, err = shortline.ParseKey(secret); err != nil {
-			return "", fmt.Errorf("%s holds something else than an API key; move it away and start again", path)
+			return "", none, fmt.Errorf("%s holds something else than an API key; move it away and start again", path)
 		}
 		if err := os.Chmod(path, 0o600); err != nil {
-			return "", fmt.Errorf("protect the admin key: %w", err)
+			return "", none, fmt.Errorf("protect the admin key: %w", err)
 		}
 	case errors.Is(err, fs.ErrNotExist):
 		if err := writeSecret(path, secret); err != nil {
-			return "", fmt.Errorf("keep the admin key in %s: %w", path, err)
+			return "", none, fmt.Errorf("keep the admin key in %s: %w", path, err)
 		}
 	default:
-		return "", fmt.Errorf("read the admin key: %w", err)
+		return "", none, fmt.Errorf("read the admin key: %w", err)
 	}
-	if _, _, err := store.Commit(ctx, []replication.Write{{Items: []replication.Item{{Key: &key}}}}); err != nil {
-		return "", fmt.Errorf("store the admin key: %w", err)
+	_, token, err := writer.Submit(ctx, replication.Write{Items: []replication.Item{{Key: &key}}})
+	if err != nil {
+		return "", none, fmt.Errorf("store the admin key: %w", err)
 	}
-	return secret, nil
+	return secret, token, nil
 }
 
 // writeSecret writes a file that only its owner can read, whole or not at all.

@@ -39,7 +39,7 @@ func (s *storeSettings) validate() error {
 }
 
 // open opens the database; lanes is how many commits it takes at once.
-func (s *storeSettings) open(ctx context.Context, log *slog.Logger) (store replication.Store, lanes int, err error) {
+func (s *storeSettings) open(ctx context.Context, gate replication.Gate, log *slog.Logger) (store replication.Store, lanes int, err error) {
 	if s.postgres == "" {
 		store, err := sqlite.Open(ctx, sqlite.Config{Dir: s.data, Log: log})
 		return store, 1, err
@@ -48,7 +48,7 @@ func (s *storeSettings) open(ctx context.Context, log *slog.Logger) (store repli
 		return nil, 0, fmt.Errorf("make the data folder: %w; name another with --data", err)
 	}
 	pg, err := postgres.Open(ctx, postgres.Config{
-		Write: s.postgres, Read: s.replica, Owner: s.owner, WriteConns: s.conns, ReadConns: s.conns, Log: log})
+		Write: s.postgres, Read: s.replica, Owner: s.owner, WriteConns: s.conns, ReadConns: s.conns, Gate: gate, Log: log})
 	if err != nil {
 		return nil, 0, err
 	}

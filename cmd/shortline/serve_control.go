@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shortline/shortline/edge"
+	"github.com/shortline/shortline/internal/peer"
+	"github.com/shortline/shortline/regions"
+	"github.com/shortline/shortline/replication"
+)
+
+// control is what a node is told by whoever decides which region takes writes. All of it may change while the node runs.
+type control struct {
+	directory edge.Directory
+	// roams says that another region may be the primary, now or later.
+	roams bool
+	// gate says whether writes may be acknowledged here (nil: always).
+	gate replication.Gate
+	// lineage and forkOf tell which history counts (nil: it never forks).
+	lineage func() replication.Lineage
+	forkOf  func(epoch uint64) (lsn uint64, known bool)
+}
+
+// staticControl is that of the flags: this region is the primary for good, or the nodes of --forward-to are in the one that is.
+func (s *serveSettings) staticControl() control {
+	if len(s.forwardTo) == 0 {
+		return control{directory: edge.StaticDirectory{Region: s.region()}}
+	}
+	peers := make([]edge.PeerNode, len(s.forwardTo))
+	for i, addr := range s.forwardTo {
+		peers[i] = edge.PeerNode{Name: addr, Addr: addr}
+	}
+	return control{directory: edge.StaticDirectory{Peers: peers}, roams: true} // no region is called ""
+}
+
+func (s *serveSettings) region() regions.ID { return regions.ID(s.edge.Region) }
+
+// primary tells whether this node's region takes writes, and in which epoch.
+func (n *node) primary() (primary bool, epoch uint64) {
+	region, epoch, ok := n.control.directory.Primary()
+	return ok && region == n.s.region(), epoch
+}
+
+// newWriter makes what stands between the requests and the batcher: it commits here, or passes on to where the primary is.
+func (n *node) newWriter(log *slog.Logger, r prometheus.Registerer) error {
+	cfg := edge.RouterConfig{Region: n.s.region(), Directory: n.control.directory, Local: n.batcher, Hold: n.s.edge.WriteHold, Log: log, Registerer: r}
+	if n.control.roams {
+		var err error
+		n.forwarder, err = edge.NewForwarder(edge.ForwarderConfig{
+			Peers: edge.PrimaryNodes(n.control.directory), Changed: n.control.directory.Changed, ClusterKey: n.s.clusterKey,
+			Timeout: n.s.edge.WriteHold, Log: log, Registerer: r})
+		if err != nil {
+			return err
+		}
+		cfg.Remote = n.forwarder
+	}
+	n.router = edge.NewRouter(cfg)
+	return nil
+}
+
+// newHead makes what tells how far the primary is, from here or from a node of its region.
+func (n *node) newHead() (*edge.PrimaryHead, error) {
+	head := &edge.PrimaryHead{Region: n.s.region(), Directory: n.control.directory, Local: n.localHead}
+	if n.control.roams {
+		var err error
+		if head.Client, err = peer.NewClient(n.s.clusterKey); err != nil {
+			return nil, err
+		}
+	}
+	return head, nil
+}
+
+// localHead asks the database for writes how far it is, and then whether this region still may speak for the primary.
+func (n *node) localHead(ctx context.Context) (head replication.Head, err error) {
+	if l, ok := n.store.(replication.Leader); ok {
+		head, err = l.PrimaryHead(ctx)
+	} else {
+		head, err = n.store.Head(ctx)
+	}
+	if err == nil && n.control.gate != nil {
+		_, err = n.control.gate.Check()
+	}
+	return head, err
+}
+
+// newPeer makes the listener for what nodes of other regions forward and ask.
+func (n *node) newPeer(log *slog.Logger, r prometheus.Registerer) (*edge.Peer, error) {
+	return edge.NewPeer(edge.PeerConfig{
+		Region: n.s.edge.Region, ClusterKey: n.s.clusterKey, Writer: n.batcher, Head: n.localHead, ShutdownTimeout: n.s.edge.ShutdownTimeout,
+		Log: log, Registerer: r,
+		Primary: func() (bool, uint64) {
+			primary, epoch := n.primary()
+			if a := n.feed.Applied(); a != nil && epoch == 0 {
+				epoch = a.Token.Epoch
+			}
+			return primary, epoch
+		},
+		Applied: func() string {
+			if a := n.feed.Applied(); a != nil {
+				return a.Text
+			}
+			return ""
+		},
+	})
+}
