@@ -140,10 +140,10 @@ func (s *source) follow(ctx context.Context) error {
 	}
 }
 
-func (s *source) Applied() *replication.Applied                      { return s.applied.Load() }
-func (s *source) Failure() string                                    { return "" }
-func (s *source) Wait(context.Context, replication.Token) error      { return nil }
-func (s *source) Latest(context.Context) error                       { return nil }
+func (s *source) Applied() *replication.Applied                       { return s.applied.Load() }
+func (s *source) Failure() string                                     { return "" }
+func (s *source) Wait(context.Context, replication.Token) error       { return nil }
+func (s *source) Latest(context.Context) error                        { return nil }
 func (s *source) Settle(_ context.Context, _ replication.Token) error { return nil }
 func (s *source) Submit(context.Context, replication.Write) (replication.Result, replication.Token, error) {
 	return replication.Result{}, replication.Token{}, replication.ErrClosed
