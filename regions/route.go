@@ -33,7 +33,7 @@ func (p *Place) fault() Fault {
 	switch {
 	case p.Ready == 0:
 		return Down
-	case p.Duty != Active && p.Duty != "":
+	case p.State.Availability != Active && p.State.Availability != "":
 		return Off
 	case p.Lag > MaxLag:
 		return Behind
@@ -78,7 +78,7 @@ func (v *View) Route(c Client, buf []Choice) Route {
 	fit := 0
 	for i := range v.Places {
 		p := &v.Places[i]
-		if p.Witness && len(p.Nodes) == 0 {
+		if p.State.Witness && len(p.Nodes) == 0 {
 			continue
 		}
 		f := p.fault()
@@ -161,7 +161,7 @@ func (c *Choice) Why() string {
 	case Down:
 		return fmt.Sprintf("none of its %d nodes is ready", len(p.Nodes))
 	case Off:
-		return "it is " + string(p.Duty)
+		return "it is " + string(p.State.Availability)
 	case Behind:
 		return fmt.Sprintf("its memory is %v behind", p.Lag.Round(time.Second))
 	case Spilled:

@@ -27,6 +27,8 @@ var (
 	euWest = geo.Point{Lat: 53.3, Lng: -6.3}
 	apNE   = geo.Point{Lat: 35.7, Lng: 139.7}
 	london = geo.Point{Lat: 51.5, Lng: -0.1}
+
+	places = map[ID]geo.Point{"us-east": usEast, "eu-west": euWest, "ap-northeast": apNE}
 )
 
 func order(r Route) string {
@@ -40,11 +42,11 @@ func order(r Route) string {
 func TestRoute(t *testing.T) {
 	dead := func(n *Node) { n.Alive = false }
 	tests := []struct {
-		name      string
-		change    map[ID]func(*Node)
-		placement Placement
-		want      string
-		why       string // in the explanation
+		name   string
+		change map[ID]func(*Node)
+		state  *State
+		want   string
+		why    string // in the explanation
 	}{
 		{name: "nearest first", want: "eu-west us-east ap-northeast", why: "eu-west is the nearest region that is fit, at 466 km"},
 		{name: "nearest is dead", change: map[ID]func(*Node){"eu-west": dead}, want: "us-east ap-northeast eu-west", why: "eu-west, at 466 km, is nearer, but none of its 1 nodes is ready"},
@@ -52,28 +54,28 @@ func TestRoute(t *testing.T) {
 		{name: "nearest flaps", change: map[ID]func(*Node){"eu-west": func(n *Node) { n.Flapping = true }}, want: "us-east ap-northeast eu-west"},
 		{name: "nearest is silent", change: map[ID]func(*Node){"eu-west": func(n *Node) { n.Silent = true }}, want: "us-east ap-northeast eu-west"},
 		{name: "nearest is far behind", change: map[ID]func(*Node){"eu-west": func(n *Node) { n.Lag = MaxLag + 1 }}, want: "us-east ap-northeast eu-west", why: "1m0s behind"},
-		{name: "nearest is draining", placement: Placement{Duties: map[ID]Duty{"eu-west": Draining}}, want: "us-east ap-northeast eu-west", why: "it is draining"},
-		{name: "nearest is drained", placement: Placement{Duties: map[ID]Duty{"eu-west": Drained}}, want: "us-east ap-northeast eu-west", why: "it is drained"},
+		{name: "nearest is draining", state: &State{Regions: map[ID]RegionState{"eu-west": {Point: places["eu-west"], Availability: Draining}}}, want: "us-east ap-northeast eu-west", why: "it is draining"},
+		{name: "nearest is drained", state: &State{Regions: map[ID]RegionState{"eu-west": {Point: places["eu-west"], Availability: Drained}}}, want: "us-east ap-northeast eu-west", why: "it is drained"},
 		{name: "all dead", change: map[ID]func(*Node){"eu-west": dead, "us-east": dead, "ap-northeast": dead}, want: "eu-west us-east ap-northeast", why: "no region is fit"},
-		{name: "all drained or dead", change: map[ID]func(*Node){"eu-west": dead, "us-east": dead}, placement: Placement{Duties: map[ID]Duty{"ap-northeast": Drained}}, want: "eu-west us-east ap-northeast"},
+		{name: "all drained or dead", change: map[ID]func(*Node){"eu-west": dead, "us-east": dead}, state: &State{Regions: map[ID]RegionState{"ap-northeast": {Point: places["ap-northeast"], Availability: Drained}}}, want: "eu-west us-east ap-northeast"},
 		{name: "overloaded", change: map[ID]func(*Node){"eu-west": func(n *Node) { n.Spill, n.Load, n.Capacity = 1, 300, 100 }}, want: "us-east eu-west ap-northeast", why: "it is at 300 % of its capacity"},
 		{name: "two overloaded", change: map[ID]func(*Node){"eu-west": func(n *Node) { n.Spill = 1 }, "us-east": func(n *Node) { n.Spill = 1 }}, want: "ap-northeast eu-west us-east"},
 		{name: "all overloaded", change: map[ID]func(*Node){"eu-west": func(n *Node) { n.Spill = 1 }, "us-east": func(n *Node) { n.Spill = 1 }, "ap-northeast": func(n *Node) { n.Spill = 1 }},
 			want: "eu-west us-east ap-northeast"},
-		{name: "known but never heard of", placement: Placement{Regions: []Region{{ID: "uk", Point: london}, {ID: "w", Point: london, Witness: true}}}, want: "eu-west us-east ap-northeast uk"},
-		{name: "control knows better where it is", placement: Placement{Regions: []Region{{ID: "us-east", Point: london}}}, want: "us-east eu-west ap-northeast"},
+		{name: "known but never heard of", state: &State{Regions: map[ID]RegionState{"uk": {Point: london}, "w": {Point: london, Witness: true}}}, want: "eu-west us-east ap-northeast uk"},
+		{name: "control knows better where it is", state: &State{Regions: map[ID]RegionState{"us-east": {Point: london}}}, want: "us-east eu-west ap-northeast"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var nodes []Node
-			for id, p := range map[ID]geo.Point{"us-east": usEast, "eu-west": euWest, "ap-northeast": apNE} {
+			for id, p := range places {
 				n := ready(id, p)
 				if c := tt.change[id]; c != nil {
 					c(&n)
 				}
 				nodes = append(nodes, n)
 			}
-			r := NewView("x", "us-east", nodes, tt.placement, time.Time{}).Route(Client{Point: london}, nil)
+			r := NewView("x", "us-east", nodes, tt.state, time.Time{}).Route(Client{Point: london}, nil)
 			if got := order(r); got != tt.want {
 				t.Errorf("the order is %s, want %s", got, tt.want)
 			}
@@ -82,7 +84,7 @@ func TestRoute(t *testing.T) {
 			}
 		})
 	}
-	if r := NewView("x", "us-east", nil, Placement{}, time.Time{}).Route(Client{}, nil); len(r.Choices) != 0 || r.Explain() == "" {
+	if r := NewView("x", "us-east", nil, nil, time.Time{}).Route(Client{}, nil); len(r.Choices) != 0 || r.Explain() == "" {
 		t.Errorf("no region: %v", r)
 	}
 }
@@ -90,7 +92,7 @@ func TestRoute(t *testing.T) {
 // TestRouteTies: regions at one place are told apart by round trip, then by name.
 func TestRouteTies(t *testing.T) {
 	rtt := func(d time.Duration) func(*Node) { return func(n *Node) { n.RTT = d } }
-	view := func(self ID, nodes ...Node) *View { return NewView("x", self, nodes, Placement{}, time.Time{}) }
+	view := func(self ID, nodes ...Node) *View { return NewView("x", self, nodes, nil, time.Time{}) }
 	for want, v := range map[string]*View{
 		"a b c":  view("z", ready("c", london), ready("b", london), ready("a", london)),
 		"c a b":  view("z", ready("a", london), ready("b", london), ready("c", london, rtt(9))),
@@ -119,7 +121,7 @@ func world(rng *rand.Rand, n int) *View {
 			n.Alive = i == 0 || rng.IntN(4) > 0
 		}))
 	}
-	return NewView("x", "r00", nodes, Placement{}, time.Time{})
+	return NewView("x", "r00", nodes, nil, time.Time{})
 }
 
 func randomPoint(rng *rand.Rand) geo.Point {
@@ -183,7 +185,7 @@ func TestSpillKeepsClients(t *testing.T) {
 	const clients = 20_000
 	gone := make([]bool, clients)
 	for _, share := range []float64{0, 0.1, 0.25, 0.5, 0.9, 1} {
-		v := NewView("x", "us-east", []Node{ready("eu-west", euWest, func(n *Node) { n.Spill = share }), ready("us-east", usEast)}, Placement{}, time.Time{})
+		v := NewView("x", "us-east", []Node{ready("eu-west", euWest, func(n *Node) { n.Spill = share }), ready("us-east", usEast)}, nil, time.Time{})
 		left := 0
 		for i := range clients {
 			first := v.Route(Client{Point: london, Key: ClientKey(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256))}, nil).Choices[0].Place.ID
@@ -208,9 +210,9 @@ func TestView(t *testing.T) {
 		ready("b", london, func(n *Node) { n.Name, n.RTT, n.Alive = "3", 20, false }),
 		ready("a", euWest, func(n *Node) { n.Writes = true }),
 	}
-	v := NewView("1", "b", nodes, Placement{Duties: map[ID]Duty{"b": Draining}, Epoch: 7}, time.Time{})
+	v := NewView("1", "b", nodes, &State{Regions: map[ID]RegionState{"b": {Point: london, Availability: Draining}}, PrimaryEpoch: 7}, time.Time{})
 	b := v.Place("b")
-	if b == nil || b.Ready != 2 || b.RTT != 30 || b.Lag != 5 || b.Load != 0.75 || b.Capacity != 200 || b.Spill != 0.2 || b.Duty != Draining || len(b.Nodes) != 3 || b.Nodes[0].Name != "1" || v.Epoch != 7 {
+	if b == nil || b.Ready != 2 || b.RTT != 30 || b.Lag != 5 || b.Load != 0.75 || b.Capacity != 200 || b.Spill != 0.2 || b.State.Availability != Draining || len(b.Nodes) != 3 || b.Nodes[0].Name != "1" || v.Epoch != 7 {
 		t.Errorf("b is %+v", b)
 	}
 	if v.Place("c") != nil {
@@ -219,7 +221,7 @@ func TestView(t *testing.T) {
 	if id, ok := v.Primary(); id != "a" || !ok {
 		t.Errorf("the primary is %q, %v", id, ok)
 	}
-	v = NewView("1", "b", nodes, Placement{Known: true, Primary: "b"}, time.Time{})
+	v = NewView("1", "b", nodes, &State{Primary: "b"}, time.Time{})
 	if id, ok := v.Primary(); id != "b" || !ok {
 		t.Errorf("the control plane's word does not count: %q, %v", id, ok)
 	}

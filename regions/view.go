@@ -58,32 +58,12 @@ type Node struct {
 // Ready tells whether clients may be sent to the node.
 func (n *Node) Ready() bool { return n.Alive && !n.Flapping && !n.Silent && n.Health == Healthy }
 
-// Duty is whether a region is meant to serve clients.
-type Duty string
-
-// The duties. Clients are not sent to a region that is draining or drained.
-const (
-	Active   Duty = "active"
-	Draining Duty = "draining"
-	Drained  Duty = "drained"
-)
-
-// Placement is what the control plane says, as far as it is known here. The zero value says nothing.
-type Placement struct {
-	Known   bool // there is a primary
-	Primary ID
-	Epoch   uint64
-	Duties  map[ID]Duty // a region that is not in it is active
-	Regions []Region    // those that are set up, whether or not a node of theirs was ever heard of
-}
-
 // Place is one region as its nodes and the control plane make it.
 type Place struct {
 	ID      ID
 	Point   geo.Point
-	Duty    Duty
+	State   RegionState // what the control plane says of it; zero where there is none
 	Primary bool
-	Witness bool
 	Nodes   []Node // by name
 	Ready   int    // how many of them clients may be sent to
 	// Load is the part of the capacity of the nodes alive that is in use; 0 where no capacity is set.
@@ -104,26 +84,31 @@ type View struct {
 	Places []Place // by ID
 }
 
-// NewView puts together what is known. It takes over nodes.
-func NewView(self string, region ID, nodes []Node, p Placement, now time.Time) *View {
+// NewView puts together what is known. state is what the control plane agreed on, nil where there is none, or nothing is known of it
+// yet. It takes over nodes.
+func NewView(self string, region ID, nodes []Node, state *State, now time.Time) *View {
 	slices.SortFunc(nodes, func(a, b Node) int {
 		return cmp.Or(cmp.Compare(a.Region, b.Region), cmp.Compare(a.Name, b.Name))
 	})
-	v := &View{Self: self, Region: region, At: now, Epoch: p.Epoch}
+	v := &View{Self: self, Region: region, At: now}
+	if state == nil {
+		state = new(State)
+	}
+	v.Epoch = state.PrimaryEpoch
 	for len(nodes) > 0 {
 		n := 1
 		for n < len(nodes) && nodes[n].Region == nodes[0].Region {
 			n++
 		}
-		v.Places = append(v.Places, newPlace(nodes[:n:n], p))
+		v.Places = append(v.Places, newPlace(nodes[:n:n], state))
 		nodes = nodes[n:]
 	}
-	for _, r := range p.Regions {
-		if i := slices.IndexFunc(v.Places, func(pl Place) bool { return pl.ID == r.ID }); i >= 0 {
-			v.Places[i].Point, v.Places[i].Witness = r.Point, r.Witness // one authority on where it is
+	for id, r := range state.Regions {
+		if i := slices.IndexFunc(v.Places, func(p Place) bool { return p.ID == id }); i >= 0 {
+			v.Places[i].Point = r.Point // one authority on where it is
 			continue
 		}
-		v.Places = append(v.Places, Place{ID: r.ID, Point: r.Point, Witness: r.Witness, Duty: p.duty(r.ID), Primary: p.Known && p.Primary == r.ID})
+		v.Places = append(v.Places, Place{ID: id, Point: r.Point, State: r, Primary: state.Primary == id})
 	}
 	slices.SortFunc(v.Places, func(a, b Place) int { return cmp.Compare(a.ID, b.ID) })
 	return v
@@ -132,20 +117,13 @@ func NewView(self string, region ID, nodes []Node, p Placement, now time.Time) *
 // Alone is the view of a node that knows of no other.
 func Alone(s NodeStatus, now time.Time) *View {
 	s.Writes = true
-	return NewView(s.Name, s.Region, []Node{{NodeStatus: s, Alive: true, Heard: now}}, Placement{}, now)
-}
-
-func (p *Placement) duty(id ID) Duty {
-	if d, ok := p.Duties[id]; ok {
-		return d
-	}
-	return Active
+	return NewView(s.Name, s.Region, []Node{{NodeStatus: s, Alive: true, Heard: now}}, nil, now)
 }
 
 // newPlace sums up the nodes of one region.
-func newPlace(nodes []Node, p Placement) Place {
+func newPlace(nodes []Node, state *State) Place {
 	id := nodes[0].Region
-	out := Place{ID: id, Point: nodes[0].Point, Duty: p.duty(id), Primary: p.Known && p.Primary == id, Nodes: nodes}
+	out := Place{ID: id, Point: nodes[0].Point, State: state.Regions[id], Primary: state.Primary == id, Nodes: nodes}
 	var load, spill float64
 	var alive int
 	var rtts []time.Duration
@@ -157,7 +135,7 @@ func newPlace(nodes []Node, p Placement) Place {
 		if alive++; alive == 1 {
 			out.Point = n.Point
 		}
-		if !p.Known && n.Writes {
+		if state.Primary == "" && n.Writes {
 			out.Primary = true
 		}
 		if n.RTT > 0 {
@@ -192,7 +170,7 @@ func (v *View) Place(id ID) *Place {
 	return &v.Places[i]
 }
 
-// Primary tells which region takes writes, by the control plane or else by what nodes say. ok is false while there is none.
+// Primary tells which region takes writes, by what the control plane agreed on or else by what nodes say. ok is false while there is none.
 // It is a hint: who acknowledges a write is decided under the lease.
 func (v *View) Primary() (id ID, ok bool) {
 	for i := range v.Places {

@@ -37,8 +37,9 @@ type Config struct {
 	// Status tells what this node is like just now. It is asked about once a second and must not block. Name, Region and Spill
 	// are filled in here.
 	Status func() regions.NodeStatus
-	// Placement tells what the control plane says. It is asked whenever a view is made and must not block. nil: nothing.
-	Placement func() regions.Placement
+	// State tells what the control plane agreed on, nil while that is not known. It is asked whenever a view is made and must not
+	// block. nil: there is no control plane.
+	State func() *regions.State
 
 	// Rejoin is how often seeds and lost nodes are tried at least; half as long at best, by chance (10 s).
 	Rejoin time.Duration
@@ -112,8 +113,8 @@ func (c *Config) defaults() {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.Placement == nil {
-		c.Placement = func() regions.Placement { return regions.Placement{} }
+	if c.State == nil {
+		c.State = func() *regions.State { return nil }
 	}
 }
 

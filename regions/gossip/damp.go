@@ -31,6 +31,12 @@ func (d *damper) died(now time.Time) {
 	}
 }
 
+// forgive takes one death back that was none.
+func (d *damper) forgive() {
+	d.count = max(d.count-1, 0)
+	d.flapping = d.flapping && d.count > flapLimit
+}
+
 // suppressed tells whether the node flaps.
 func (d *damper) suppressed(now time.Time) bool {
 	d.decay(now)

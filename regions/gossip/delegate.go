@@ -167,6 +167,10 @@ func (g *Gossip) mergeLocked(m *message, raw []byte) bool {
 			k.damp.died(now) // it came back before anybody missed it
 		}
 	}
+	if m.Health == regions.Stopping && !k.member && !k.left && now.Sub(k.since) < publishEvery*5 {
+		k.left = true // its goodbye was overtaken by the news that it is gone
+		k.damp.forgive()
+	}
 	k.msg, k.raw, k.heard = m, append([]byte(nil), raw...), now
 	poke(g.wake)
 	return true

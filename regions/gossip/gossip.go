@@ -142,7 +142,7 @@ func (g *Gossip) Changed() <-chan struct{} {
 	return ch
 }
 
-// Refresh makes the node tell of itself, and look at the placement, at once instead of within a second.
+// Refresh makes the node tell of itself, and look at what the control plane agreed on, at once instead of within a second.
 func (g *Gossip) Refresh() { poke(g.urge) }
 
 // Addr is the address that it listens on, empty before it does.
@@ -371,7 +371,7 @@ func (g *Gossip) makeViewLocked(now time.Time) {
 		nodes = append(nodes, out)
 	}
 	g.alive.Store(alive)
-	next := regions.NewView(g.name, g.cfg.Region, nodes, g.cfg.Placement(), now)
+	next := regions.NewView(g.name, g.cfg.Region, nodes, g.cfg.State(), now)
 	last := g.view.Swap(next)
 	if last != nil && matters(last, next) {
 		for _, ch := range g.readers {
@@ -387,7 +387,7 @@ func matters(a, b *regions.View) bool {
 	}
 	for i := range a.Places {
 		p, q := &a.Places[i], &b.Places[i]
-		if p.ID != q.ID || p.Duty != q.Duty || p.Primary != q.Primary || p.Ready != q.Ready || len(p.Nodes) != len(q.Nodes) {
+		if p.ID != q.ID || p.State.Availability != q.State.Availability || p.Primary != q.Primary || p.Ready != q.Ready || len(p.Nodes) != len(q.Nodes) {
 			return true
 		}
 		for j := range p.Nodes {

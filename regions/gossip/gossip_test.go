@@ -196,15 +196,14 @@ func TestNodesLearnOfEachOther(t *testing.T) {
 	<-changed
 	c.stop()
 	eventually(t, "a sees that c left", func() bool { return a.ready() == "a:1 b:1" })
-	a.mu.Lock()
-	a.mu.Unlock() //nolint:staticcheck // orders the reads below after the node's writes
-	a.Gossip.mu.Lock()
-	if n := a.nodes[c.Name()]; !n.left || n.damp.count > 0 {
-		t.Errorf("leaving counts as a death: %+v", n)
-	}
-	a.Gossip.mu.Unlock()
-	if got := testutil.ToFloat64(a.metrics.refused); testutil.CollectAndCount(a.metrics.refused) > 0 && got > 0 {
-		t.Errorf("%v were refused", got)
+	eventually(t, "leaving is no death", func() bool {
+		a.Gossip.mu.Lock()
+		defer a.Gossip.mu.Unlock()
+		n := a.nodes[c.Name()]
+		return n.left && n.damp.count < 0.01
+	})
+	if n := testutil.CollectAndCount(a.metrics.refused); n > 0 {
+		t.Errorf("something was refused, for %d reasons", n)
 	}
 	if n, err := testutil.GatherAndCount(a.registry, "shortline_gossip_nodes", "shortline_region_rtt_seconds", "shortline_clock_skew_seconds"); err != nil || n < 10 {
 		t.Errorf("metrics: %d, %v", n, err)
@@ -250,10 +249,10 @@ func TestKeysRotate(t *testing.T) {
 			if err := m.SetKeys(keys); err != nil {
 				t.Fatal(err)
 			}
-			lag := time.Duration(i+1) * time.Minute
-			m.set(func(s *regions.NodeStatus) { s.Lag = lag })
+			epoch := uint64(i + 1)
+			m.set(func(s *regions.NodeStatus) { s.Epoch = epoch })
 			for _, o := range []*member{a, b} {
-				eventually(t, "news pass", func() bool { return o.View().Place(m.View().Region).Nodes[0].Lag == lag })
+				eventually(t, "news pass", func() bool { return o.View().Place(m.View().Region).Nodes[0].Epoch == epoch })
 			}
 		}
 	}
