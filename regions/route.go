@@ -33,7 +33,7 @@ func (p *Place) fault() Fault {
 	switch {
 	case p.Ready == 0:
 		return Down
-	case p.State.Availability != Active && p.State.Availability != "":
+	case p.State.Duty != Active && p.State.Duty != "":
 		return Off
 	case p.Lag > MaxLag:
 		return Behind
@@ -161,7 +161,7 @@ func (c *Choice) Why() string {
 	case Down:
 		return fmt.Sprintf("none of its %d nodes is ready", len(p.Nodes))
 	case Off:
-		return "it is " + string(p.State.Availability)
+		return "it is " + string(p.State.Duty)
 	case Behind:
 		return fmt.Sprintf("its memory is %v behind", p.Lag.Round(time.Second))
 	case Spilled:

@@ -54,10 +54,10 @@ func TestRoute(t *testing.T) {
 		{name: "nearest flaps", change: map[ID]func(*Node){"eu-west": func(n *Node) { n.Flapping = true }}, want: "us-east ap-northeast eu-west"},
 		{name: "nearest is silent", change: map[ID]func(*Node){"eu-west": func(n *Node) { n.Silent = true }}, want: "us-east ap-northeast eu-west"},
 		{name: "nearest is far behind", change: map[ID]func(*Node){"eu-west": func(n *Node) { n.Lag = MaxLag + 1 }}, want: "us-east ap-northeast eu-west", why: "1m0s behind"},
-		{name: "nearest is draining", state: &State{Regions: map[ID]RegionState{"eu-west": {Point: places["eu-west"], Availability: Draining}}}, want: "us-east ap-northeast eu-west", why: "it is draining"},
-		{name: "nearest is drained", state: &State{Regions: map[ID]RegionState{"eu-west": {Point: places["eu-west"], Availability: Drained}}}, want: "us-east ap-northeast eu-west", why: "it is drained"},
+		{name: "nearest is draining", state: &State{Regions: map[ID]RegionState{"eu-west": {Point: places["eu-west"], Duty: Draining}}}, want: "us-east ap-northeast eu-west", why: "it is draining"},
+		{name: "nearest is drained", state: &State{Regions: map[ID]RegionState{"eu-west": {Point: places["eu-west"], Duty: Drained}}}, want: "us-east ap-northeast eu-west", why: "it is drained"},
 		{name: "all dead", change: map[ID]func(*Node){"eu-west": dead, "us-east": dead, "ap-northeast": dead}, want: "eu-west us-east ap-northeast", why: "no region is fit"},
-		{name: "all drained or dead", change: map[ID]func(*Node){"eu-west": dead, "us-east": dead}, state: &State{Regions: map[ID]RegionState{"ap-northeast": {Point: places["ap-northeast"], Availability: Drained}}}, want: "eu-west us-east ap-northeast"},
+		{name: "all drained or dead", change: map[ID]func(*Node){"eu-west": dead, "us-east": dead}, state: &State{Regions: map[ID]RegionState{"ap-northeast": {Point: places["ap-northeast"], Duty: Drained}}}, want: "eu-west us-east ap-northeast"},
 		{name: "overloaded", change: map[ID]func(*Node){"eu-west": func(n *Node) { n.Spill, n.Load, n.Capacity = 1, 300, 100 }}, want: "us-east eu-west ap-northeast", why: "it is at 300 % of its capacity"},
 		{name: "two overloaded", change: map[ID]func(*Node){"eu-west": func(n *Node) { n.Spill = 1 }, "us-east": func(n *Node) { n.Spill = 1 }}, want: "ap-northeast eu-west us-east"},
 		{name: "all overloaded", change: map[ID]func(*Node){"eu-west": func(n *Node) { n.Spill = 1 }, "us-east": func(n *Node) { n.Spill = 1 }, "ap-northeast": func(n *Node) { n.Spill = 1 }},
@@ -210,9 +210,9 @@ func TestView(t *testing.T) {
 		ready("b", london, func(n *Node) { n.Name, n.RTT, n.Alive = "3", 20, false }),
 		ready("a", euWest, func(n *Node) { n.Writes = true }),
 	}
-	v := NewView("1", "b", nodes, &State{Regions: map[ID]RegionState{"b": {Point: london, Availability: Draining}}, PrimaryEpoch: 7}, time.Time{})
+	v := NewView("1", "b", nodes, &State{Regions: map[ID]RegionState{"b": {Point: london, Duty: Draining}}, PrimaryEpoch: 7}, time.Time{})
 	b := v.Place("b")
-	if b == nil || b.Ready != 2 || b.RTT != 30 || b.Lag != 5 || b.Load != 0.75 || b.Capacity != 200 || b.Spill != 0.2 || b.State.Availability != Draining || len(b.Nodes) != 3 || b.Nodes[0].Name != "1" || v.Epoch != 7 {
+	if b == nil || b.Ready != 2 || b.RTT != 30 || b.Lag != 5 || b.Load != 0.75 || b.Capacity != 200 || b.Spill != 0.2 || b.State.Duty != Draining || len(b.Nodes) != 3 || b.Nodes[0].Name != "1" || v.Epoch != 7 {
 		t.Errorf("b is %+v", b)
 	}
 	if v.Place("c") != nil {

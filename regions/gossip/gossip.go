@@ -387,7 +387,7 @@ func matters(a, b *regions.View) bool {
 	}
 	for i := range a.Places {
 		p, q := &a.Places[i], &b.Places[i]
-		if p.ID != q.ID || p.State.Availability != q.State.Availability || p.Primary != q.Primary || p.Ready != q.Ready || len(p.Nodes) != len(q.Nodes) {
+		if p.ID != q.ID || p.State.Duty != q.State.Duty || p.Primary != q.Primary || p.Ready != q.Ready || len(p.Nodes) != len(q.Nodes) {
 			return true
 		}
 		for j := range p.Nodes {
