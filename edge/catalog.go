@@ -74,7 +74,8 @@ type attrs struct {
 	brand    string // in lower case
 	tags     []string
 	serviceS float64
-	schedule *schedule // nil: not known
+	schedule *schedule      // nil: not known
+	loc      *time.Location // the store's clock; nil: not known
 }
 
 // schedule tells whether stores of the same hours and time zone are open; it remembers the answer for the minute.
@@ -403,6 +404,9 @@ func (s *state) internAttrs(store *shortline.Store) *attrs {
 		return a
 	}
 	a := &attrs{brand: strings.ToLower(store.Brand), tags: store.Tags, serviceS: store.ServiceS, schedule: s.internSchedule(store)}
+	if loc, err := shortline.LoadTimezone(store.Timezone); err == nil && store.Timezone != "" {
+		a.loc = loc
+	}
 	s.attrs[key] = a
 	return a
 }

@@ -100,7 +100,7 @@ func newTestNode(t testing.TB, setups ...func(*nodeSetup)) *testNode {
 	setup.batcher.Committed = func(replication.Token) { n.feed.Poke() }
 	n.batcher = replication.NewBatcher(n.store, setup.batcher)
 	n.server, err = edge.New(setup.edge, edge.Deps{
-		Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: n.store, Metrics: registry, Now: n.clock.Now})
+		Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: n.store, Rollups: n.store, Metrics: registry, Now: n.clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,9 +385,9 @@ func (r reply) wantProblem(t testing.TB, status int, kind string) problem {
 // faultyStore is a store that can be made to fail, to hang, or to keep an answer to itself.
 type faultyStore struct {
 	replication.Store
-	rows, head, changes, snapshot fault
-	before                        fault // Commit, nothing is written
-	after                         fault // Commit, all is written
+	rows, head, changes, snapshot, rollups fault
+	before                                 fault // Commit, nothing is written
+	after                                  fault // Commit, all is written
 }
 
 // fault is what is done instead of, or before, an operation; nothing at first.
@@ -436,6 +436,13 @@ func (s *faultyStore) Rows(ctx context.Context, ids []shortline.StoreID) ([]repl
 		return nil, err
 	}
 	return s.Store.Rows(ctx, ids)
+}
+
+func (s *faultyStore) Rollups(ctx context.Context, id shortline.StoreID, from, to time.Time) ([]shortline.Rollup, error) {
+	if err := s.rollups.strike(ctx); err != nil {
+		return nil, err
+	}
+	return s.Store.Rollups(ctx, id, from, to)
 }
 
 func (s *faultyStore) Head(ctx context.Context) (replication.Head, error) {

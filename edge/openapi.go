@@ -100,7 +100,7 @@ func newDocuments(version string, routes []route) (documents, error) {
 			License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}},
 		Servers: []*huma.Server{{URL: "/"}},
 		Tags: []*huma.Tag{{Name: "Find", Description: "Which store near me has the shortest line?"}, {Name: "Queues", Description: "Live queue lengths."},
-			{Name: "Stores", Description: "The stores themselves."}, {Name: "Service", Description: "The node and its keys."}},
+			{Name: "Insight", Description: "What queues usually are, and what they will be."}, {Name: "Stores", Description: "The stores themselves."}, {Name: "Service", Description: "The node and its keys."}},
 		Components: &huma.Components{Schemas: registry, SecuritySchemes: map[string]*huma.SecurityScheme{
 			"key": {Type: "http", Scheme: "bearer", BearerFormat: "sl_…", Description: "An API key, made with: shortline keys create"}}},
 		Paths: map[string]*huma.PathItem{},

@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/insight"
 )
 
 const (
@@ -52,6 +53,22 @@ func (s *Server) publicRoutes() []route {
 			scope: shortline.ScopeQueueWrite, answer: QueuesAnswer{}, headers: map[string]string{"Idempotent-Replayed": aboutReplay}, token: true,
 			description: "Up to 1,000 updates, with a result for each, in order. One that is refused does not touch the others.",
 			problems:    writeProblems(kindTooLarge, kindMedia, kindIdempotency)}},
+		{http.MethodGet, "/v1/stores/:id/stats", s.getStats, operation{
+			id: "getStats", tag: "Insight", summary: "What a store's queue usually is", params: []*huma.Param{consistencyParam()},
+			description: "A profile of the 168 hours of the week on the store's own clock, made of its reports of the last twelve weeks. Waits are of somebody who joins then: the mean, and the time that nine of ten waits are shorter than.",
+			answer:      StatsAnswer{}, token: true, headers: map[string]string{"Cache-Control": "May be kept for a minute"},
+			problems: []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindNotFound, kindTokenLost, kindNotReady, kindBehind, kindStoreUnavailable}}},
+		{http.MethodGet, "/v1/stores/:id/forecast", s.getForecast, operation{
+			id: "getForecast", tag: "Insight", summary: "What a store's queue will be", params: []*huma.Param{
+				{Name: "hours", In: "query", Description: "How many hours", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: ptr(1.0), Maximum: ptr(float64(insight.MaxHorizon)), Default: defaultForecastHours}},
+				consistencyParam()},
+			description: "The usual queue of each hour, moved by how today differs from it, which wears off. The band is as wide as past forecasts were wrong. From the first report on; `seen_weeks` and `observed_hours` say how much is known.",
+			answer:      ForecastAnswer{}, token: true, headers: map[string]string{"Cache-Control": "May be kept for a minute"},
+			problems: []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindNotFound, kindTokenLost, kindNotReady, kindBehind, kindStoreUnavailable}}},
+		{http.MethodGet, "/v1/accuracy", s.getAccuracy, operation{
+			id: "getAccuracy", tag: "Insight", summary: "How good the forecasts have been",
+			description: "The node keeps replaying the past of stores drawn at random: what was forecast with what was known before, against what came, beside two forecasts that need no model.",
+			answer:      AccuracyAnswer{}, headers: map[string]string{"Cache-Control": "May be kept for a minute"}, problems: []problemKind{kindMalformed, kindUnauthorized, kindForbidden}}},
 		{http.MethodGet, "/healthz", s.healthz, operation{
 			id: "healthz", tag: "Service", summary: "Whether this node can serve reads", answer: Health{}, problems: []problemKind{kindMalformed, kindNotReady}}},
 	}

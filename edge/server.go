@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/insight"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -100,6 +101,8 @@ type Deps struct {
 	Feed    Follower
 	Writer  Writer
 	Details replication.Details
+	// Rollups reads the past of stores, for stats and forecasts; nil: there is none.
+	Rollups Rollups
 	Log     *slog.Logger
 	// Metrics is where the server registers its own and what /metrics shows.
 	Metrics *prometheus.Registry
@@ -114,6 +117,8 @@ type Server struct {
 	writer  Writer
 	store   replication.Details
 	details *detailsCache
+	rollups Rollups
+	scores  *insight.Scores
 	log     *slog.Logger
 	now     func() time.Time
 	metrics *metrics
@@ -133,7 +138,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	cfg.defaults()
 	s := &Server{
-		cfg: cfg, catalog: deps.Catalog, feed: deps.Feed, writer: deps.Writer, store: deps.Details, log: deps.Log, now: deps.Now,
+		cfg: cfg, catalog: deps.Catalog, feed: deps.Feed, writer: deps.Writer, store: deps.Details, rollups: deps.Rollups, log: deps.Log, now: deps.Now,
+		scores:       new(insight.Scores),
 		regionHeader: []string{cfg.Region}, stopping: make(chan struct{}),
 		longSearches: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
@@ -143,11 +149,15 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if s.now == nil {
 		s.now = time.Now
 	}
+	if s.rollups == nil {
+		s.rollups = noPast{}
+	}
 	registry := deps.Metrics
 	if registry == nil {
 		registry = prometheus.NewRegistry()
 	}
 	s.metrics = newMetrics(registry, s.catalog)
+	registry.MustRegister(accuracyMetrics{s.scores, s.now})
 	s.details = newDetailsCache(s.catalog, deps.Details, cfg.DetailsBytes, registry)
 
 	e := s.newEcho()
@@ -233,6 +243,7 @@ func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
 			return nil
 		})
 	}
+	group.Go(func() error { return s.scoreForecasts(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
 		close(s.stopping)

@@ -250,7 +250,7 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, st
 		}
 	}
 	s.edge.Version = a.version
-	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Log: log, Metrics: registry})
+	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Rollups: store, Log: log, Metrics: registry})
 	return n, err
 }
 
