@@ -239,6 +239,9 @@ type Live struct {
 	At     time.Time
 }
 
+// fresh tells whether l is of the hour around now.
+func (l *Live) fresh(now time.Time) bool { return now.Sub(l.At).Abs() <= time.Hour }
+
 // Forecast returns what is expected of the n hours that follow the one of now, n up to MaxHorizon. live, where it is not nil and not older than
 // an hour, tells how today differs from the usual at this moment. ok is false where nothing was ever observed.
 func (m *Model) Forecast(now time.Time, live *Live, n int) (out []Forecast, ok bool) {
@@ -248,7 +251,7 @@ func (m *Model) Forecast(now time.Time, live *Live, n int) (out []Forecast, ok b
 	current := now.UTC().Truncate(time.Hour)
 	g, rho := m.growth(current), m.persistence()
 	base, deviation := m.last, m.deviation
-	if live != nil && now.Sub(live.At) <= time.Hour && live.At.Sub(now) <= time.Hour {
+	if live != nil && live.fresh(now) {
 		c := spanOf(current, m.loc)
 		gap := max(0, current.Sub(base).Hours())
 		deviation = newest*(live.Length-m.usual(&c, g)) + (1-newest)*deviation*math.Pow(rho, gap)

@@ -195,6 +195,38 @@ func TestUnsoundRollupsDoNotCount(t *testing.T) {
 	}
 }
 
+// An Outlook says what its model says.
+func TestOutlookAgreesWithItsModel(t *testing.T) {
+	start := time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
+	loc := load(t, "America/New_York")
+	past := simulated(rand.New(rand.NewPCG(3, 4)), loc, start, 8)
+	now := start.Add(8*7*24*time.Hour - 30*time.Hour)
+	m := NewModel(past, loc, now)
+	o := m.Outlook()
+	for _, live := range []*Live{nil, {Length: 30, At: now}} {
+		forecast, _ := m.Forecast(now, live, 24)
+		for _, f := range forecast {
+			got, ok := o.At(f.At, now, live)
+			if live == nil {
+				got, ok = o.At(f.At.Add(time.Hour/2), now, live) // the middle of the hour
+			}
+			if !ok || math.Abs(got-f.Length) > 0.02*(1+f.Length) {
+				t.Errorf("%v: %v, the model says %v", f.At, got, f.Length)
+			}
+		}
+	}
+	usual, ok := o.Usual(now)
+	if seen := m.slots[SlotAt(now, loc)].hours > 0; ok != seen || usual < 0 {
+		t.Errorf("usual %v, %v", usual, ok)
+	}
+	if _, ok := (*Outlook)(nil).Usual(now); ok {
+		t.Error("no outlook knows what is usual")
+	}
+	if _, ok := (*Outlook)(nil).At(now, now, nil); ok || NewModel(nil, loc, now).Outlook() != nil {
+		t.Error("an outlook without a past")
+	}
+}
+
 func BenchmarkForecast(b *testing.B) {
 	start := time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
 	loc := load(b, "America/New_York")
