@@ -20,13 +20,25 @@ import (
 // Catalog is what a node serves from: every store's place, what filters need to know of it, its live queue, and the API
 // keys, all in memory. The feed writes it, one goroutine; any number of readers read it without waiting for the writer.
 // It is empty and not ready until the feed installs the first snapshot.
-type Catalog struct{ current atomic.Pointer[state] }
+type Catalog struct {
+	current atomic.Pointer[state]
+	live    atomic.Pointer[liveHub] // is told of every change that was applied to the state in service; nil: nobody is
+}
 
 // Begin makes an empty state beside the one in service; part of replication.Target.
-func (c *Catalog) Begin() replication.View { return newState() }
+func (c *Catalog) Begin() replication.View {
+	s := newState()
+	s.catalog = c
+	return s
+}
 
 // Install puts a state that Begin made in service; part of replication.Target.
-func (c *Catalog) Install(v replication.View) { c.current.Store(v.(*state)) }
+func (c *Catalog) Install(v replication.View) {
+	c.current.Store(v.(*state))
+	if hub := c.live.Load(); hub != nil {
+		hub.replaced()
+	}
+}
 
 // state is one generation of the catalog; a full resync makes another.
 //
@@ -43,7 +55,9 @@ type state struct {
 	queues      atomic.Int64 // of those, that have reported
 
 	// The rest belongs to the writer.
-	used      int // slots given out
+	catalog   *Catalog
+	changed   liveChanges // by the call of Apply under way
+	used      int         // slots given out
 	attrs     map[string]*attrs
 	schedules map[string]*schedule
 }
@@ -267,6 +281,13 @@ func (s *state) LoadKeys(keys []shortline.Key) {
 // one call appear and move all at once; records and queues are new a moment before, so a search may meet a store that is
 // gone by now.
 func (s *state) Apply(changes []shortline.Change) {
+	hub := s.watcher()
+	if hub != nil {
+		defer func() { // when all of it can be seen
+			hub.changed(&s.changed)
+			s.changed.reset()
+		}()
+	}
 	var places []*shortline.Change
 	for i := range changes {
 		switch c := &changes[i]; c.Kind {
@@ -274,7 +295,9 @@ func (s *state) Apply(changes []shortline.Change) {
 			places = append(places, c)
 		case shortline.QueueSet:
 			_, sl := s.own(shortline.StoreID(c.Subject))
-			s.setQueue(sl, c.Queue)
+			if s.setQueue(sl, c.Queue) && hub != nil {
+				s.changed.stores = append(s.changed.stores, sl.record.Load().id)
+			}
 		case shortline.KeyPut:
 			s.LoadKeys([]shortline.Key{*c.Key})
 		}
@@ -284,8 +307,12 @@ func (s *state) Apply(changes []shortline.Change) {
 	}
 	err := s.index.Update(func(tx *geo.Tx) error {
 		for _, c := range places {
+			sl, before := s.before(c)
 			if err := s.place(tx, c); err != nil {
 				return err
+			}
+			if hub != nil {
+				s.changed.add(before, sl.record.Load())
 			}
 		}
 		return nil
@@ -293,6 +320,25 @@ func (s *state) Apply(changes []shortline.Change) {
 	if err != nil { // putRecord lets no other points in
 		panic(fmt.Sprintf("edge: index changes: %v", err))
 	}
+}
+
+// watcher is who is to be told of the changes that s applies; nil while s is not in service. Whether anybody follows a
+// store is looked at after the changes, not before: somebody may begin to meanwhile.
+func (s *state) watcher() *liveHub {
+	if s.catalog == nil || s.catalog.current.Load() != s {
+		return nil
+	}
+	return s.catalog.live.Load()
+}
+
+// before returns the slot that a change of a store is about, and the record that the change finds there.
+func (s *state) before(c *shortline.Change) (*slot, *record) {
+	id := shortline.StoreID(c.Subject)
+	if c.Kind == shortline.StorePut {
+		id = c.Store.ID
+	}
+	_, sl := s.own(id)
+	return sl, sl.record.Load()
 }
 
 // place applies a change of a store itself.
@@ -388,14 +434,16 @@ func (s *state) setRecord(sl *slot, rec *record) {
 	s.detailBytes.Add(-detailsCost(sl.details.Swap(nil)))
 }
 
-func (s *state) setQueue(sl *slot, q *shortline.Queue) {
+// setQueue tells whether the queue is newer than what the slot holds.
+func (s *state) setQueue(sl *slot, q *shortline.Queue) bool {
 	if q.Rev <= sl.queueRev {
-		return
+		return false
 	}
 	sl.queueRev = q.Rev
 	if sl.queue.Swap(uint64(packQueue(q))) == 0 && sl.record.Load().attrs != nil {
 		s.queues.Add(1)
 	}
+	return true
 }
 
 func (s *state) internAttrs(store *shortline.Store) *attrs {

@@ -28,6 +28,8 @@ type operation struct {
 	// answer is the body of the success answer (nil: none), with status (0: 200).
 	answer any
 	status int
+	// media is the success answer's body where it is not JSON.
+	media map[string]*huma.MediaType
 	// also are further success answers with the same body.
 	also map[int]string
 	// headers are those of the success answers, besides the ones that every answer has, with what they say.
@@ -99,7 +101,7 @@ func newDocuments(version string, routes []route) (documents, error) {
 		Info: &huma.Info{Title: "Shortline", Version: version, Description: apiDescription,
 			License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}},
 		Servers: []*huma.Server{{URL: "/"}},
-		Tags: []*huma.Tag{{Name: "Find", Description: "Which store near me has the shortest line?"}, {Name: "Queues", Description: "Live queue lengths."},
+		Tags: []*huma.Tag{{Name: "Find", Description: "Which store near me has the shortest line?"}, {Name: "Queues", Description: "Live queue lengths."}, {Name: "Live", Description: "Queues as they change."},
 			{Name: "Insight", Description: "What queues usually are, and what they will be."}, {Name: "Stores", Description: "The stores themselves."}, {Name: "Service", Description: "The node and its keys."}},
 		Components: &huma.Components{Schemas: registry, SecuritySchemes: map[string]*huma.SecurityScheme{
 			"key": {Type: "http", Scheme: "bearer", BearerFormat: "sl_…", Description: "An API key, made with: shortline keys create"}}},
@@ -185,6 +187,9 @@ func (r *route) operation(registry huma.Registry) *huma.Operation {
 		t := reflect.TypeOf(d.answer)
 		success.Content = map[string]*huma.MediaType{"application/json": {Schema: registry.Schema(t, true, t.Name())}}
 	}
+	if d.media != nil {
+		success.Content = d.media
+	}
 	status := d.status
 	if status == 0 {
 		status = http.StatusOK
@@ -215,7 +220,9 @@ func (r *route) operation(registry huma.Registry) *huma.Operation {
 		switch code {
 		case http.StatusUnauthorized:
 			headers["WWW-Authenticate"] = &huma.Param{Description: "How to send the API key", Schema: &huma.Schema{Type: huma.TypeString}}
-		case http.StatusServiceUnavailable:
+		case http.StatusUpgradeRequired:
+			headers["Upgrade"] = &huma.Param{Description: "`websocket`", Schema: &huma.Schema{Type: huma.TypeString}}
+		case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 			headers["Retry-After"] = &huma.Param{Description: "Seconds after which to try again", Schema: &huma.Schema{Type: huma.TypeInteger}}
 		}
 		op.Responses[strconv.Itoa(code)] = &huma.Response{Description: strings.Join(slices.Compact(kinds), "\n\n"), Headers: headers,

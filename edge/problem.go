@@ -34,30 +34,33 @@ type problemKind struct {
 }
 
 var (
-	kindMalformed        = problemKind{"malformed-request", 400, "The request cannot be read", "Mend what errors names: a parameter that is unknown, missing, given twice or not of its type, or a body that is not JSON."}
-	kindInvalid          = problemKind{"invalid-request", 422, "The request is not acceptable", "The request could be read, but a value is out of its range. Each is named in errors."}
-	kindNotYet           = problemKind{"not-yet", 422, "Not available yet", "This version does not offer it yet; leave the parameter out."}
-	kindUnauthorized     = problemKind{"unauthorized", 401, "An API key is needed", "Send the header Authorization: Bearer KEY. Keys are made with: shortline keys create."}
-	kindForbidden        = problemKind{"forbidden", 403, "The API key does not allow this", "Use a key with the scope that detail names, or one that covers this store."}
-	kindNotFound         = problemKind{"not-found", 404, "Not found", "Check the id and the path."}
-	kindMethod           = problemKind{"method-not-allowed", 405, "Method not allowed", "The header Allow names the methods that this path has."}
-	kindTokenLost        = problemKind{"token-lost", 409, "The token's write is lost", "What the token stands for is not in this history and never will be. Drop the token and read again."}
-	kindTooLarge         = problemKind{"too-large", 413, "The request is too large", "Send less at a time; detail names the limit."}
-	kindMedia            = problemKind{"unsupported-media-type", 415, "Unsupported media type", "Send the Content-Type that detail names."}
-	kindIdempotency      = problemKind{"idempotency-mismatch", 422, "Idempotency-Key used before with another body", "Use a new key for a new request; send the very same body to retry one."}
-	kindInternal         = problemKind{"internal", 500, "Internal error", "It is in the node's log under the X-Request-Id of the answer."}
-	kindOverloaded       = problemKind{"overloaded", 503, "Too many writes are waiting", "Nothing was written. Try again after Retry-After seconds."}
-	kindNotReady         = problemKind{"not-ready", 503, "This node is not ready", "It is starting or stopping. Try again after Retry-After seconds, or ask another node."}
-	kindBehind           = problemKind{"behind-token", 503, "This node has not caught up", "It does not hold what the token or strong consistency asks for yet. Try again, or read with consistency=eventual."}
-	kindStoreUnavailable = problemKind{"store-unavailable", 503, "The store cannot be reached", "Nothing was changed. Try again after Retry-After seconds."}
-	kindTimeout          = problemKind{"timeout", 503, "Took too long", "Narrow the search (a smaller radius, fewer filters) or try again."}
-	kindNoPrimary        = problemKind{"no-primary", 503, "No primary region at the moment", "Nothing was written. Try again after Retry-After seconds; reads go on."}
-	kindUnknown          = problemKind{"outcome-unknown", 504, "The outcome is unknown", "The write may or may not have happened. Retry with the same Idempotency-Key to learn which."}
+	kindMalformed          = problemKind{"malformed-request", 400, "The request cannot be read", "Mend what errors names: a parameter that is unknown, missing, given twice or not of its type, or a body that is not JSON."}
+	kindInvalid            = problemKind{"invalid-request", 422, "The request is not acceptable", "The request could be read, but a value is out of its range. Each is named in errors."}
+	kindNotYet             = problemKind{"not-yet", 422, "Not available yet", "This version does not offer it yet; leave the parameter out."}
+	kindUnauthorized       = problemKind{"unauthorized", 401, "An API key is needed", "Send the header Authorization: Bearer KEY. Keys are made with: shortline keys create."}
+	kindForbidden          = problemKind{"forbidden", 403, "The API key does not allow this", "Use a key with the scope that detail names, or one that covers this store."}
+	kindNotFound           = problemKind{"not-found", 404, "Not found", "Check the id and the path."}
+	kindMethod             = problemKind{"method-not-allowed", 405, "Method not allowed", "The header Allow names the methods that this path has."}
+	kindTokenLost          = problemKind{"token-lost", 409, "The token's write is lost", "What the token stands for is not in this history and never will be. Drop the token and read again."}
+	kindUpgrade            = problemKind{"upgrade-required", 426, "A WebSocket is needed", "Open it as a WebSocket (ws:// or wss://), version 13; or use GET /v1/live/sse, which is plain HTTP."}
+	kindTooManyConnections = problemKind{"too-many-connections", 429, "Too many live connections", "Close some, or follow more stores on each."}
+	kindTooManyMessages    = problemKind{"too-many-messages", 429, "Too many messages on a live connection", "Send fewer: up to 200 stores fit into one message."}
+	kindTooLarge           = problemKind{"too-large", 413, "The request is too large", "Send less at a time; detail names the limit."}
+	kindMedia              = problemKind{"unsupported-media-type", 415, "Unsupported media type", "Send the Content-Type that detail names."}
+	kindIdempotency        = problemKind{"idempotency-mismatch", 422, "Idempotency-Key used before with another body", "Use a new key for a new request; send the very same body to retry one."}
+	kindInternal           = problemKind{"internal", 500, "Internal error", "It is in the node's log under the X-Request-Id of the answer."}
+	kindOverloaded         = problemKind{"overloaded", 503, "Too many writes are waiting", "Nothing was written. Try again after Retry-After seconds."}
+	kindNotReady           = problemKind{"not-ready", 503, "This node is not ready", "It is starting or stopping. Try again after Retry-After seconds, or ask another node."}
+	kindBehind             = problemKind{"behind-token", 503, "This node has not caught up", "It does not hold what the token or strong consistency asks for yet. Try again, or read with consistency=eventual."}
+	kindStoreUnavailable   = problemKind{"store-unavailable", 503, "The store cannot be reached", "Nothing was changed. Try again after Retry-After seconds."}
+	kindTimeout            = problemKind{"timeout", 503, "Took too long", "Narrow the search (a smaller radius, fewer filters) or try again."}
+	kindNoPrimary          = problemKind{"no-primary", 503, "No primary region at the moment", "Nothing was written. Try again after Retry-After seconds; reads go on."}
+	kindUnknown            = problemKind{"outcome-unknown", 504, "The outcome is unknown", "The write may or may not have happened. Retry with the same Idempotency-Key to learn which."}
 )
 
 // problemKinds lists every kind, for the documentation.
 func problemKinds() []problemKind {
-	return []problemKind{kindMalformed, kindInvalid, kindNotYet, kindUnauthorized, kindForbidden, kindNotFound, kindMethod, kindTokenLost, kindTooLarge,
+	return []problemKind{kindMalformed, kindInvalid, kindNotYet, kindUnauthorized, kindForbidden, kindNotFound, kindMethod, kindTokenLost, kindUpgrade, kindTooManyConnections, kindTooManyMessages, kindTooLarge,
 		kindMedia, kindIdempotency, kindInternal, kindOverloaded, kindNotReady, kindBehind, kindStoreUnavailable, kindTimeout, kindNoPrimary, kindUnknown}
 }
 

@@ -69,6 +69,14 @@ func (s *Server) publicRoutes() []route {
 			id: "getAccuracy", tag: "Insight", summary: "How good the forecasts have been",
 			description: "The node keeps replaying the past of stores drawn at random: what was forecast with what was known before, against what came, beside two forecasts that need no model.",
 			answer:      AccuracyAnswer{}, headers: map[string]string{"Cache-Control": "May be kept for a minute"}, problems: []problemKind{kindMalformed, kindUnauthorized, kindForbidden}}},
+		{http.MethodGet, "/v1/live", s.liveSocket, operation{
+			id: "live", tag: "Live", summary: "Follow queues over a WebSocket", status: 101, description: aboutLive, params: liveSocketParams(),
+			headers:  map[string]string{"Upgrade": "`websocket`", "Connection": "`Upgrade`", "Sec-WebSocket-Accept": "As RFC 6455 has it", "Sec-WebSocket-Protocol": "`shortline`, where it was offered"},
+			problems: []problemKind{kindMalformed, kindUpgrade, kindUnauthorized, kindForbidden, kindTooManyConnections, kindNotReady}}},
+		{http.MethodGet, "/v1/live/sse", s.liveEvents, operation{
+			id: "liveEvents", tag: "Live", summary: "Follow queues over server-sent events", description: aboutEvents, params: liveEventsParams(),
+			media:    map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}},
+			problems: []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindTooManyConnections, kindNotReady}}},
 		{http.MethodGet, "/healthz", s.healthz, operation{
 			id: "healthz", tag: "Service", summary: "Whether this node can serve reads", answer: Health{}, problems: []problemKind{kindMalformed, kindNotReady}}},
 	}

@@ -42,6 +42,8 @@ type Config struct {
 	DetailsBytes int
 	// ShutdownTimeout is how long requests under way may take to finish when the node stops (10 s).
 	ShutdownTimeout time.Duration
+	// Live bounds live updates.
+	Live LiveConfig
 }
 
 // Validate reports every fault of c at once.
@@ -61,7 +63,7 @@ func (c *Config) Validate() error {
 	if c.DetailsBytes < 0 {
 		faults = append(faults, fmt.Errorf("details-cache: %d is negative", c.DetailsBytes))
 	}
-	return errors.Join(faults...)
+	return errors.Join(append(faults, c.Live.faults()...)...)
 }
 
 func (c *Config) defaults() {
@@ -79,6 +81,7 @@ func (c *Config) defaults() {
 	if c.Version == "" {
 		c.Version = "dev"
 	}
+	c.Live.defaults()
 }
 
 // Writer makes writes durable; *replication.Batcher is one.
@@ -103,7 +106,9 @@ type Deps struct {
 	Details replication.Details
 	// Rollups reads the past of stores, for stats and forecasts; nil: there is none.
 	Rollups Rollups
-	Log     *slog.Logger
+	// Elsewhere tells where live clients go when this node stops; nil: they are not told.
+	Elsewhere Elsewhere
+	Log       *slog.Logger
 	// Metrics is where the server registers its own and what /metrics shows.
 	Metrics *prometheus.Registry
 	Now     func() time.Time // nil: time.Now
@@ -122,6 +127,7 @@ type Server struct {
 	log     *slog.Logger
 	now     func() time.Time
 	metrics *metrics
+	live    *liveHub
 
 	regionHeader []string
 	docs         documents
@@ -159,6 +165,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.metrics = newMetrics(registry, s.catalog)
 	registry.MustRegister(accuracyMetrics{s.scores, s.now})
 	s.details = newDetailsCache(s.catalog, deps.Details, cfg.DetailsBytes, registry)
+	s.live = newLiveHub(s, deps.Elsewhere, registry)
 
 	e := s.newEcho()
 	e.Use(middleware.CORSWithConfig(middleware.CORSConfig{
@@ -186,7 +193,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	compressed := compress(e)
 	s.public = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(r.Header["Accept-Encoding"]) == 0 { // the usual case between programs: nothing to wrap
+		// The usual case between programs has nothing to wrap; what is live goes out in small pieces and at once.
+		if len(r.Header["Accept-Encoding"]) == 0 || strings.HasPrefix(r.URL.Path, "/v1/live") {
 			e.ServeHTTP(w, r)
 			return
 		}
@@ -230,7 +238,8 @@ func (s *Server) register(e *echo.Echo, routes []route) {
 // Handler is the public port's.
 func (s *Server) Handler() http.Handler { return s.public }
 
-// Run serves both ports until ctx ends, then lets requests under way finish, and returns nil. It closes the listeners. An
+// Run serves both ports until ctx ends, then asks live clients to go elsewhere, lets requests under way finish, and returns
+// nil. It closes the listeners. An
 // admin listener on a loopback address grants the scope admin to whoever reaches it.
 func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
 	servers := []*http.Server{s.httpServer(s.public), s.httpServer(s.adminGuard(admin.Addr()))}
@@ -244,9 +253,15 @@ func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
 		})
 	}
 	group.Go(func() error { return s.scoreForecasts(ctx) })
+	living, stopLive := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error { return s.live.Run(living) })
 	group.Go(func() error {
+		defer stopLive()
 		<-ctx.Done()
 		close(s.stopping)
+		if err := s.live.drain(living); err != nil { // everything else is served on meanwhile
+			s.log.Warn("live connections were cut off", "err", err)
+		}
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ShutdownTimeout)
 		defer cancel()
 		for _, server := range servers {
