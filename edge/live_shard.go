@@ -306,12 +306,17 @@ func (s *liveShard) finished(c *liveConn, err error, last bool) {
 	}
 }
 
-// saidLast hangs up our side, and gives the client some time to do the same.
+// saidLast hangs up. A client that was the first to say so knows; any other one gets some time to read why.
 func (s *liveShard) saidLast(c *liveConn) {
-	c.wire.closeWrite()
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	known := c.reason == endClient
 	c.closeBy = time.Now().Add(closeLinger).UnixNano()
+	s.mu.Unlock()
+	if known {
+		c.end(endClient)
+		return
+	}
+	c.wire.closeWrite()
 }
 
 func (s *liveShard) enqueueLocked(c *liveConn) {

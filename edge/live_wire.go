@@ -21,12 +21,10 @@ type liveWire interface {
 	close() error
 }
 
-// Bytes that the kernel keeps for one client at most, each way; it takes about twice as much memory. Without a bound, clients
-// that read nothing pin megabytes each.
-const (
-	sendBuffer    = 16 << 10
-	receiveBuffer = 8 << 10
-)
+// sendBuffer is how many bytes the kernel keeps for a client that does not read; it takes about twice as much memory.
+// Without a bound, such clients pin megabytes each. What clients send needs none: whoever does not read is not read from, and
+// a receive buffer made smaller than the window that was promised makes the kernel drop what it then has no room for.
+const sendBuffer = 16 << 10
 
 // tcpWire writes past net.Conn, which would park a goroutine for each client that is slow.
 type tcpWire struct {
@@ -41,7 +39,6 @@ func newTCPWire(conn *net.TCPConn, early []byte) (*tcpWire, error) {
 		return nil, err
 	}
 	_ = conn.SetWriteBuffer(sendBuffer) // it works without, only not for as many
-	_ = conn.SetReadBuffer(receiveBuffer)
 	return &tcpWire{conn, raw, early}, nil
 }
 

@@ -52,6 +52,7 @@ type nodeSetup struct {
 	faults func(*faultyStore)
 	// adminAddr is what the admin listener says its address is, where it is set.
 	adminAddr net.Addr
+	elsewhere edge.Elsewhere
 }
 
 // testNode is a whole node: an SQLite store in a folder of its own behind a fault injector, feed, batcher, and a Server on
@@ -100,7 +101,7 @@ func newTestNode(t testing.TB, setups ...func(*nodeSetup)) *testNode {
 	setup.batcher.Committed = func(replication.Token) { n.feed.Poke() }
 	n.batcher = replication.NewBatcher(n.store, setup.batcher)
 	n.server, err = edge.New(setup.edge, edge.Deps{
-		Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: n.store, Rollups: n.store, Metrics: registry, Now: n.clock.Now})
+		Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: n.store, Rollups: n.store, Metrics: registry, Now: n.clock.Now, Elsewhere: setup.elsewhere})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,6 +79,7 @@ var reserved = []struct {
 	{"github.com/hashicorp/raft-boltdb", []string{"regions/control"}},
 	{"github.com/hashicorp/memberlist", []string{"regions/gossip"}},
 	{"github.com/hashicorp/serf", []string{"regions/gossip"}},
+	{"github.com/gobwas/ws", []string{"edge", "edge/client", "bench", "cmd/shortline"}},
 	{"github.com/spf13/cobra", []string{"cmd/shortline"}},
 	{"github.com/vbauerster/mpb", []string{"cmd/shortline"}},
 }
