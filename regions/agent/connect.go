@@ -109,7 +109,7 @@ func (a *Agent) set(ctx context.Context, values ...setting) error {
 	}
 	defer hangUp(conn)
 	for _, v := range values {
-		sql := "ALTER SYSTEM SET " + v.name + " = " + quoteSetting(v.value)
+		sql := "ALTER SYSTEM SET " + v.name + " = " + quoteLiteral(v.value)
 		if v.value == "" && v.name == readOnly {
 			sql = "ALTER SYSTEM RESET " + v.name
 		}

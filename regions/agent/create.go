@@ -100,13 +100,14 @@ func (a *Agent) create(ctx context.Context) (err error) {
 func (a *Agent) populate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
+	const options = " options='-c default_transaction_read_only=off -c synchronous_commit=local'" // it is started so that nothing can be written
 	asSuper := func(database, sql string) error {
-		conn, err := dial(ctx, a.localDSN(superuser, database))
+		conn, err := dial(ctx, a.localDSN(superuser, database)+options)
 		if err != nil {
 			return err
 		}
 		defer hangUp(conn)
-		_, err = conn.PgConn().Exec(ctx, "SET default_transaction_read_only = off; SET synchronous_commit = local;"+sql).ReadAll()
+		_, err = conn.PgConn().Exec(ctx, sql).ReadAll()
 		return err
 	}
 	err := poll(ctx, "the new server takes SQL", 20*time.Millisecond, func(context.Context) (bool, error) {
@@ -118,20 +119,13 @@ func (a *Agent) populate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	conn, err := dial(ctx, a.localDSN(superuser, superuser))
-	if err != nil {
+	if err := asSuper(superuser, "CREATE DATABASE "+quoteIdentifier(a.cfg.Database)); err != nil {
 		return err
-	}
-	defer hangUp(conn)
-	for _, sql := range []string{"SET default_transaction_read_only = off", "SET synchronous_commit = local", "CREATE DATABASE " + quoteIdentifier(a.cfg.Database)} {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return err
-		}
 	}
 	if err := asSuper(a.cfg.Database, a.cfg.Init.SQL); err != nil {
 		return fmt.Errorf("run the given SQL: %w", err)
 	}
-	password := fmt.Sprintf("\nALTER ROLE %s PASSWORD '%s';", RoleReplicator, strings.ReplaceAll(a.cfg.Password, "'", "''"))
+	password := fmt.Sprintf("\nALTER ROLE %s PASSWORD %s;", RoleReplicator, quoteLiteral(a.cfg.Password))
 	if err := asSuper(a.cfg.Database, grants+password); err != nil {
 		return fmt.Errorf("make the agent's roles: %w", err)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/shortline/shortline/regions"
 )
 
-// Follow implements regions.Database. What needs no rewind is in force when it returns. A fork of 0 allows no rewind: unless
-// all that this server has is part of the primary's history, it is built anew.
+// Follow implements regions.Database. What needs no rewind is in force when it returns. With a fork of 0 the server
+// is built anew, unless it follows that primary in that epoch already.
 func (a *Agent) Follow(ctx context.Context, o regions.Order, primary regions.ID, fork regions.LSN) (s regions.DatabaseStatus, err error) {
 	began := time.Now()
 	if err = a.lock(ctx); err != nil {
@@ -54,7 +54,8 @@ func (a *Agent) follow(ctx context.Context, o regions.Order, primary regions.ID,
 	if err != nil {
 		return err
 	}
-	if m := a.mem().get(); m.Rejoin == nil {
+	// A fork of 0 comes again until the copy that it asked for is seen to stream.
+	if m := a.mem().get(); m.Rejoin == nil && (fork != 0 || m.Upstream == primary && m.Epoch == o.Epoch) {
 		done, err := a.tryAttach(ctx, u, primary, o.Epoch)
 		if err != nil || done {
 			return err

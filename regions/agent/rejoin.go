@@ -135,8 +135,12 @@ func (a *Agent) rejoinOnce(ctx context.Context, j *job) error {
 		return nil
 	}
 	u, err := a.look(ctx, what.Primary)
-	if err == nil && (what.Epoch != 0 || a.mem().get().System != "") {
-		err = a.suits(u, what.Primary, max(what.Epoch, min(u.epoch, 1)))
+	if err == nil {
+		epoch := what.Epoch
+		if epoch == 0 { // the first copy is of whoever is there
+			epoch = u.epoch
+		}
+		err = a.suits(u, what.Primary, epoch)
 	}
 	if err != nil {
 		return err

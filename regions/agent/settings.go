@@ -181,7 +181,12 @@ func (a *Agent) sockets() string {
 
 func splitAddr(addr string) (host, port string, err error) { return net.SplitHostPort(addr) }
 
-func quoteSetting(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+// quoteSetting is for files of settings, quoteLiteral for SQL: the former know escapes.
+func quoteSetting(s string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, "'", "''").Replace(s) + "'"
+}
+
+func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 func quoteConninfo(s string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
