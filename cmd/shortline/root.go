@@ -51,6 +51,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newNearbyCommand(a),
 		newQueueCommand(a),
 		newKeysCommand(a),
+		newDBCommand(a),
 		newPlanetCommand(a),
 		newVersionCommand(a),
 	)
