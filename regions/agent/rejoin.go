@@ -241,7 +241,7 @@ func (a *Agent) examine(ctx context.Context, j *job, what *rejoin, u upstream) (
 // unreadable decides about a server that cannot be started: what it has is kept aside, for people.
 func (a *Agent) unreadable(cause error) (way, error) {
 	a.cfg.Log.Error("the server cannot be started to save what only it has; its folder is kept", "err", cause, "kept", a.cfg.Data+".unread")
-	err := a.note(func(r *rejoin) { r.Saved, r.Copy, r.Exported = true, true, a.cfg.Data + ".unread" })
+	err := a.note(func(r *rejoin) { r.Saved, r.Copy, r.Exported = true, true, a.cfg.Data+".unread" })
 	return wayCopy, err
 }
 

@@ -56,7 +56,9 @@ const root = "/peer/v1/database/"
 func Handler(db regions.Database, v *peer.Verifier) http.Handler {
 	mux := http.NewServeMux()
 	handle(mux, v, "status", 3*time.Second, func(ctx context.Context, _ ask) (regions.DatabaseStatus, error) { return db.Status(ctx) })
-	handle(mux, v, "detach", 15*time.Second, func(ctx context.Context, in orderOnly) (regions.DatabaseStatus, error) { return db.Detach(ctx, in.Order) })
+	handle(mux, v, "detach", 15*time.Second, func(ctx context.Context, in orderOnly) (regions.DatabaseStatus, error) {
+		return db.Detach(ctx, in.Order)
+	})
 	handle(mux, v, "read-only", 30*time.Second, func(ctx context.Context, in orderFlag) (regions.DatabaseStatus, error) {
 		return db.ReadOnly(ctx, in.Order, in.On)
 	})

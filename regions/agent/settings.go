@@ -45,7 +45,7 @@ func settings(own map[string]string) map[string]string {
 		"wal_level":                           "replica",
 		"hot_standby":                         "on",
 		"hot_standby_feedback":                "off", // a stale one would keep dead rows on the primary
-		"wal_log_hints":                       "on", // for pg_rewind
+		"wal_log_hints":                       "on",  // for pg_rewind
 		"synchronous_commit":                  "on",
 		"max_connections":                     "200",
 		"max_wal_senders":                     "16",
