@@ -38,8 +38,9 @@ Whoever reaches the admin port on a loopback address is an operator; on any
 other address the port asks for a key with the scope admin.
 
 With --postgres the stores are in PostgreSQL 15 or newer, and any number of
-nodes may share it; the data folder then holds the admin key alone. The first
-node creates the schema. A node of another region reads from a standby near it
+nodes may share it; the data folder then holds the admin key and a snapshot
+from which the node can start while the database is down. The first node
+creates the schema. A node of another region reads from a standby near it
 (--postgres-replica) and sends its writes to nodes of the primary region
 (--forward-to), which listen for them (--cluster-listen).`
 
@@ -69,6 +70,7 @@ func newServeCommand(a *app) *cobra.Command {
 	f.StringVar(&s.postgres, "postgres", "", "`DSN` of the PostgreSQL primary, instead of the embedded database; better set as SHORTLINE_POSTGRES than here, where other users can read it")
 	f.StringVar(&s.replica, "postgres-replica", "", "`DSN` of the standby near this node, for reads; default: the primary")
 	f.StringVar(&s.owner, "postgres-owner", "", "`DSN` on the primary of the role that owns the schema, to create and upgrade it; default: as --postgres")
+	f.BoolVar(&s.localSnapshot, "local-snapshot", true, "with --postgres, keep a file of all stores in the data folder, to start from while the database is down")
 	f.IntVar(&s.conns, "postgres-conns", 10, "connections to each PostgreSQL server at most")
 	f.StringSliceVar(&s.redis, "redis", nil, "`addresses` of some nodes of a Redis Cluster that caches store details for the region")
 	f.StringVar(&s.redisPassword, "redis-password", "", "`password` of Redis; better set as SHORTLINE_REDIS_PASSWORD")
@@ -163,7 +165,7 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 	}
 	defer func() { _ = admin.Close() }()
 	control := s.staticControl()
-	store, lanes, err := s.open(ctx, control.gate, log)
+	store, lanes, err := s.open(ctx, control, log)
 	if err != nil {
 		return err
 	}
@@ -211,10 +213,12 @@ type node struct {
 
 	control      control
 	router       *edge.Router
-	forwarder    *edge.Forwarder   // nil where there is no other region
-	peer         *edge.Peer        // nil: none listens
-	peerListener net.Listener      // for peer
-	cache        *rediscache.Cache // nil: none
+	forwarder    *edge.Forwarder             // nil where there is no other region
+	peer         *edge.Peer                  // nil: none listens
+	peerListener net.Listener                // for peer
+	cache        *rediscache.Cache           // nil: none
+	deployment   string                      // id of the database; "": the embedded one, or one that was never reached
+	keeper       *replication.SnapshotKeeper // nil: no local snapshot
 }
 
 func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, store replication.Store, lanes int, control control) (*node, error) {
@@ -229,7 +233,10 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, st
 	if err != nil {
 		return nil, err
 	}
-	if n.cache, err = s.newCache(ctx, catalog, store, log, registry); err != nil {
+	if n.deployment, err = n.identify(ctx); err != nil {
+		return nil, fmt.Errorf("which database this is: %w", err)
+	}
+	if n.cache, err = n.newCache(ctx, catalog, registry); err != nil {
 		return nil, err
 	}
 	var target replication.Target = catalog
@@ -238,7 +245,8 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, st
 		target, details = tap{catalog, func(changes []shortline.Change) { n.cache.Apply(ctx, changes) }}, n.cache
 	}
 	n.feed = replication.NewFeed(store, target, replication.FeedConfig{
-		Lineage: control.lineage, ForkOf: control.forkOf, PrimaryHead: head.Get, Log: log, Registerer: registry})
+		Lineage: control.lineage, ForkOf: control.forkOf, PrimaryHead: head.Get, Fallback: n.fallback(), Log: log, Registerer: registry})
+	n.keeper = n.newKeeper(registry)
 	n.batcher = replication.NewBatcher(store, replication.BatcherConfig{
 		Lanes: lanes, Log: log, Registerer: registry, Committed: func(replication.Token) { n.feed.Poke() }})
 	if err = n.newWriter(log, registry); err != nil {
@@ -291,6 +299,12 @@ func (n *node) run(ctx context.Context, public, admin net.Listener) error {
 	}
 	if n.cache != nil {
 		group.Go(func() error { return n.cache.Run(following) })
+	}
+	if n.keeper != nil {
+		use(func() error { return n.keeper.Run(alive) })
+	}
+	if store, ok := n.store.(interface{ Run(context.Context) error }); ok {
+		group.Go(func() error { return store.Run(following) })
 	}
 	use(func() error { return n.prune(alive) })
 	use(func() error { return n.announce(alive, public.Addr(), admin.Addr()) })

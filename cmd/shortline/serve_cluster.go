@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,20 +42,20 @@ func (s *clusterSettings) validate() error {
 	return errors.Join(faults...)
 }
 
-// newCache puts Redis Cluster before the database, for details. It is nil where no Redis is named, or none can be reached:
-// a node must start without it.
-func (s *clusterSettings) newCache(ctx context.Context, catalog *edge.Catalog, next replication.Details, log *slog.Logger, r prometheus.Registerer) (*rediscache.Cache, error) {
+// newCache puts Redis Cluster before the database, for details. It is nil where no Redis is named, or it is not known yet
+// which database this is.
+func (n *node) newCache(ctx context.Context, catalog *edge.Catalog, r prometheus.Registerer) (*rediscache.Cache, error) {
+	s := n.s
 	if len(s.redis) == 0 {
 		return nil, nil
 	}
-	cache, err := rediscache.New(ctx, rediscache.Config{
-		Addrs: s.redis, Password: s.redisPassword, Deployment: shortline.StoreID(s.deployment), Lineage: 1,
-		CellOf: catalog.CellOf, MinRev: catalog.Rev, Log: log, Registerer: r}, next)
-	if errors.Is(err, rediscache.ErrUnreachable) {
-		log.Warn("going on without Redis: details come from the database; restart this node to use it", "err", err)
+	if n.deployment == "" {
+		n.log.Warn("going on without Redis until a restart: the database does not answer, and this node has never seen it")
 		return nil, nil
 	}
-	return cache, err
+	return rediscache.New(ctx, rediscache.Config{
+		Addrs: s.redis, Password: s.redisPassword, Deployment: shortline.StoreID(s.deployment), Database: shortline.StoreID(n.deployment), Lineage: 1,
+		CellOf: catalog.CellOf, MinRev: catalog.Rev, Patient: true, Log: n.log, Registerer: r}, n.store)
 }
 
 // tap is the catalog with a second reader of its changes. That one comes first, for it must find the former places of stores.

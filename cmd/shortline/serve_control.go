@@ -17,6 +17,8 @@ type control struct {
 	directory edge.Directory
 	// roams says that another region may be the primary, now or later.
 	roams bool
+	// ownDatabase says that --postgres is the region's own server, which is a standby while another region is the primary.
+	ownDatabase bool
 	// gate says whether writes may be acknowledged here (nil: always).
 	gate replication.Gate
 	// lineage and forkOf tell which history counts (nil: it never forks).

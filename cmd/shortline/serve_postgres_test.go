@@ -177,6 +177,35 @@ func TestServeOnPostgres(t *testing.T) {
 	here.stop()
 }
 
+// A node starts from its local snapshot while the database is down, holds a write, and does it once the database is there.
+func TestServeStartsWithoutItsDatabase(t *testing.T) {
+	primary, _ := startDatabase(t)
+	t.Setenv("SHORTLINE_POSTGRES", primary.DSN("shortline", "shortline"))
+	data := filepath.Join(t.TempDir(), "data")
+	first := start(t, data)
+	first.stores(20)
+	first.stop() // saves
+	primary.Kill()
+	p := start(t, data, "--write-hold", "60s")
+	if status, body, _ := p.ask("GET", "/v1/nearby?lat=52&lng=13.4&radius=50km&limit=100", "", ""); status != 200 || strings.Count(body, `"distance_m"`) < 19 {
+		t.Errorf("from the local snapshot nearby answers %d %s", status, body)
+	}
+	held := make(chan string, 1)
+	go func() {
+		status, body, _ := p.ask("POST", "/v1/stores/s3/queue", `{"length":42}`, "")
+		held <- fmt.Sprint(status, " ", body)
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := primary.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if answer := <-held; !strings.HasPrefix(answer, "200 ") || !strings.Contains(answer, `"length":42`) {
+		t.Errorf("the write that was held: %s", answer)
+	}
+	p.stop()
+}
+
 func TestServeRefusesABadDatabase(t *testing.T) {
 	primary, standby := startDatabase(t)
 	dsn := primary.DSN("shortline", "shortline")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"github.com/shortline/shortline/replication"
 	"github.com/shortline/shortline/replication/postgres"
@@ -19,6 +20,8 @@ type storeSettings struct {
 	replica  string // DSN of the local standby
 	owner    string // DSN of the role that owns the schema
 	conns    int
+	// localSnapshot says to keep a file to start from while PostgreSQL is down.
+	localSnapshot bool
 }
 
 // commitLanes is how many transactions a node has under way at once in PostgreSQL.
@@ -39,7 +42,7 @@ func (s *storeSettings) validate() error {
 }
 
 // open opens the database; lanes is how many commits it takes at once.
-func (s *storeSettings) open(ctx context.Context, gate replication.Gate, log *slog.Logger) (store replication.Store, lanes int, err error) {
+func (s *storeSettings) open(ctx context.Context, control control, log *slog.Logger) (store replication.Store, lanes int, err error) {
 	if s.postgres == "" {
 		store, err := sqlite.Open(ctx, sqlite.Config{Dir: s.data, Log: log})
 		return store, 1, err
@@ -48,9 +51,17 @@ func (s *storeSettings) open(ctx context.Context, gate replication.Gate, log *sl
 		return nil, 0, fmt.Errorf("make the data folder: %w; name another with --data", err)
 	}
 	pg, err := postgres.Open(ctx, postgres.Config{
-		Write: s.postgres, Read: s.replica, Owner: s.owner, WriteConns: s.conns, ReadConns: s.conns, Gate: gate, Log: log})
+		Write: s.postgres, Read: s.replica, Owner: s.owner, WriteConns: s.conns, ReadConns: s.conns, Gate: control.gate,
+		Roams: control.ownDatabase, Patient: s.seenBefore(), Log: log})
 	if err != nil {
 		return nil, 0, err
 	}
 	return pg, min(commitLanes, s.conns), nil
+}
+
+// seenBefore tells whether the node has reached its database before. Only then it may start without it: a first start finds
+// out whether everything is right.
+func (s *storeSettings) seenBefore() bool {
+	_, err := os.Stat(filepath.Join(s.data, deploymentFile))
+	return err == nil
 }

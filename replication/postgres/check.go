@@ -27,34 +27,75 @@ func ask(ctx context.Context, of side, pool *pgxpool.Pool) (s server, err error)
 	if err != nil {
 		return s, explain(fmt.Sprintf("ask the %s what it is", of), err)
 	}
-	if s.version < oldestServer {
-		return s, fmt.Errorf("the %s runs PostgreSQL %d: upgrade it to %d or newer", of, s.version/10000, oldestServer/10000)
-	}
-	return s, nil
+	return s, s.tooOld(of)
 }
 
-// checkPrimary checks where writes go, and tells the version of the schema there.
-func (s *Store) checkPrimary(ctx context.Context) (version int64, err error) {
-	is, err := ask(ctx, primary, s.writes)
+// tooOld refuses a server that lacks what is used.
+func (s server) tooOld(of side) error {
+	if s.version < oldestServer {
+		return fmt.Errorf("the %s runs PostgreSQL %d: upgrade it to %d or newer", of, s.version/10000, oldestServer/10000)
+	}
+	return nil
+}
+
+// checkPrimary checks where writes go, and migrates a schema that is missing or older.
+func (s *Store) checkPrimary(ctx context.Context) error {
+	var is server
+	var version int64
+	err := s.step(ctx, func(ctx context.Context) (err error) {
+		if err := ping(ctx, primary, s.writes); err != nil {
+			return err
+		}
+		if is, err = ask(ctx, primary, s.writes); err != nil {
+			return err
+		}
+		if err := s.judge(is); err != nil {
+			return err
+		}
+		version, err = readVersion(ctx, s.writes)
+		return err
+	})
 	switch {
 	case err != nil:
-		return 0, err
-	case is.recovery:
-		return 0, errors.New("the DSN for writes points to a standby: let it point to the primary")
+		return err
+	case version > schemaVersion():
+		return newerError(version)
+	case version < schemaVersion() && is.recovery:
+		return behindError{version}
+	case version < schemaVersion():
+		if err := migrate(ctx, s.cfg.Owner, s.cfg); err != nil {
+			return err
+		}
+	}
+	s.cfg.Log.Info("database opened", "schema", schemaVersion(), "before", version, "standby", is.recovery)
+	return s.step(ctx, func(ctx context.Context) error { return checkRights(ctx, primary, s.writes) })
+}
+
+// judge refuses a server for writes that cannot keep what is promised.
+func (s *Store) judge(is server) error {
+	switch {
+	case is.recovery && !s.cfg.Roams:
+		return errors.New("the DSN for writes points to a standby: let it point to the primary")
 	case s.cfg.Quorum && is.sync != "on" && is.sync != "remote_apply":
-		return 0, fmt.Errorf("synchronous_commit is %s, which does not wait for a standby's disk: set it to on for the role of the DSN for writes (ALTER ROLE … SET synchronous_commit = on)", is.sync)
+		return fmt.Errorf("synchronous_commit is %s, which does not wait for a standby's disk: set it to on for the role of the DSN for writes (ALTER ROLE … SET synchronous_commit = on)", is.sync)
 	case is.sync == "off":
 		s.cfg.Log.Warn("synchronous_commit is off: a crash of the server loses acknowledged writes")
 	}
-	version, err = readVersion(ctx, s.writes)
-	if err == nil && version > schemaVersion() {
-		err = newerError(version)
-	}
-	return version, err
+	return nil
+}
+
+// behindError says that a standby has not got the schema of the primary yet.
+type behindError struct{ version int64 }
+
+func (e behindError) Error() string {
+	return fmt.Sprintf("the replica has schema %d, this program knows %d: check that it streams from the primary, that both DSNs name the same database, and that a node at the primary has migrated it", e.version, schemaVersion())
 }
 
 // checkReplica checks where reads go, and waits until it has the schema, for a standby may be behind.
 func (s *Store) checkReplica(ctx context.Context) error {
+	if err := ping(ctx, replica, s.reads); err != nil {
+		return err
+	}
 	if _, err := ask(ctx, replica, s.reads); err != nil {
 		return err
 	}
@@ -70,7 +111,7 @@ func (s *Store) checkReplica(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the replica has schema %d, the primary %d: check that it streams from the primary, and that both DSNs name the same database", version, schemaVersion())
+			return behindError{version}
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -80,6 +121,9 @@ func (s *Store) checkReplica(ctx context.Context) error {
 func (s *Store) checkSame(ctx context.Context) error {
 	if err := checkRights(ctx, replica, s.reads); err != nil {
 		return err
+	}
+	if s.fault(primary) != nil { // it cannot be compared with what does not answer
+		return nil
 	}
 	var ids [2]string
 	for i, pool := range []*pgxpool.Pool{s.writes, s.reads} {
@@ -96,11 +140,11 @@ func (s *Store) checkSame(ctx context.Context) error {
 // rights lists what each role must be allowed to do, by table.
 var rights = map[side]map[string][]string{
 	primary: {
-		"control": {"SELECT", "UPDATE"}, "stores": {"SELECT", "INSERT", "UPDATE"}, "queues": {"SELECT", "INSERT", "UPDATE"},
+		"control": {"SELECT", "UPDATE"}, "epochs": {"SELECT"}, "stores": {"SELECT", "INSERT", "UPDATE"}, "queues": {"SELECT", "INSERT", "UPDATE"},
 		"rollups": {"SELECT", "INSERT", "UPDATE"}, "keys": {"SELECT", "INSERT", "UPDATE"},
 		"changes": {"SELECT", "INSERT", "DELETE"}, "idempotency": {"SELECT", "INSERT", "DELETE"},
 	},
-	replica: {"control": {"SELECT"}, "stores": {"SELECT"}, "queues": {"SELECT"}, "rollups": {"SELECT"}, "keys": {"SELECT"}, "changes": {"SELECT"}},
+	replica: {"control": {"SELECT"}, "epochs": {"SELECT"}, "stores": {"SELECT"}, "queues": {"SELECT"}, "rollups": {"SELECT"}, "keys": {"SELECT"}, "changes": {"SELECT"}},
 }
 
 func checkRights(ctx context.Context, of side, pool *pgxpool.Pool) error {

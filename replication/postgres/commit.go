@@ -36,7 +36,7 @@ func (s *Store) Commit(ctx context.Context, writes []replication.Write) ([]repli
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.CommitTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		if err := s.usable(ctx, doing); err != nil {
+		if err := s.ready(ctx, primary, doing); err != nil {
 			return nil, replication.Token{}, err
 		}
 		if _, err := s.cfg.Gate.Check(); err != nil && s.mutant != mutantNoGateBefore {

@@ -25,8 +25,8 @@ const (
 // schema is where everything lies; sessions look nowhere else.
 const schema = "shortline"
 
-// newPool makes a pool and its first connection.
-func newPool(ctx context.Context, of side, dsn string, cfg Config, m mutant) (*pgxpool.Pool, error) {
+// newPool makes a pool. It connects to nothing yet.
+func newPool(of side, dsn string, cfg Config, m mutant) (*pgxpool.Pool, error) {
 	pc, err := parse(of, dsn, cfg)
 	if err != nil {
 		return nil, err
@@ -49,16 +49,20 @@ func newPool(ctx context.Context, of side, dsn string, cfg Config, m mutant) (*p
 	})
 	pc.MaxConns = int32(min(conns, 1000))
 	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = time.Hour, 10*time.Minute
-	doing := fmt.Sprintf("connect to the %s at %s:%d", of, pc.ConnConfig.Host, pc.ConnConfig.Port)
-	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	pool, err := pgxpool.NewWithConfig(context.Background(), pc)
 	if err != nil {
-		return nil, explain(doing, err)
-	}
-	if err := pool.Ping(ctx); err != nil {
-		pool.Close()
-		return nil, explain(doing, err)
+		return nil, explain("make connections to the "+string(of), err)
 	}
 	return pool, nil
+}
+
+// ping makes a connection, or tries one that there is.
+func ping(ctx context.Context, of side, pool *pgxpool.Pool) error {
+	if err := pool.Ping(ctx); err != nil {
+		cc := pool.Config().ConnConfig
+		return explain(fmt.Sprintf("connect to the %s at %s:%d", of, cc.Host, cc.Port), err)
+	}
+	return nil
 }
 
 // parse reads a DSN. What is wrong with one is not repeated, for a password may be part of it.

@@ -51,6 +51,11 @@ type Config struct {
 	ReadTimeout time.Duration
 	// Quorum says that a standby has to confirm commits; Open then refuses settings that would not wait for one.
 	Quorum bool
+	// Patient lets Open succeed while a server does not answer. What needs it fails until Run has found and checked it.
+	Patient bool
+	// Roams says that the server of Write is the region's own, which is the primary at some times and a standby at others; Open
+	// then takes either.
+	Roams bool
 	// Gate is asked before and after each COMMIT (nil: writes may always be acknowledged, in whatever epoch the database is).
 	Gate replication.Gate
 	// Log is told about changes of state (discarded).
@@ -94,6 +99,8 @@ type Store struct {
 	writes *pgxpool.Pool
 	reads  *pgxpool.Pool
 	closed atomic.Bool
+	// faults say why a server cannot be used yet; nil: it has been checked.
+	faults map[side]*atomic.Pointer[error]
 
 	mutant mutant // tests only
 }
@@ -125,45 +132,30 @@ var _ replication.Store = (*Store)(nil)
 func Open(ctx context.Context, cfg Config) (*Store, error) { return open(ctx, cfg, mutantNone) }
 
 func open(ctx context.Context, cfg Config, m mutant) (_ *Store, err error) {
-	s := &Store{cfg: cfg.withDefaults(), mutant: m}
+	s := &Store{cfg: cfg.withDefaults(), mutant: m, faults: map[side]*atomic.Pointer[error]{primary: new(atomic.Pointer[error]), replica: new(atomic.Pointer[error])}}
 	defer func() {
 		if err != nil {
 			s.release()
 		}
 	}()
-	var version int64
-	err = s.step(ctx, func(ctx context.Context) (err error) {
-		if s.writes, err = newPool(ctx, primary, s.cfg.Write, s.cfg, m); err != nil {
-			return err
-		}
-		version, err = s.checkPrimary(ctx)
-		return err
-	})
-	if err != nil {
+	if s.writes, err = newPool(primary, s.cfg.Write, s.cfg, m); err != nil {
 		return nil, err
 	}
-	if version < schemaVersion() {
-		if err := migrate(ctx, s.cfg.Owner, s.cfg); err != nil {
+	if s.reads, err = newPool(replica, s.cfg.Read, s.cfg, m); err != nil {
+		return nil, err
+	}
+	s.faults[primary].Store(&errUnchecked)
+	s.faults[replica].Store(&errUnchecked)
+	for _, of := range []side{primary, replica} {
+		err := s.prepare(ctx, of)
+		switch {
+		case err == nil:
+		case s.cfg.Patient && unreachable(err):
+			s.cfg.Log.Warn("a server cannot be used yet; it is tried until it can", "server", of, "err", err)
+		default:
 			return nil, err
 		}
 	}
-	err = s.step(ctx, func(ctx context.Context) (err error) {
-		if err := checkRights(ctx, primary, s.writes); err != nil {
-			return err
-		}
-		if s.reads, err = newPool(ctx, replica, s.cfg.Read, s.cfg, m); err != nil {
-			return err
-		}
-		return s.checkReplica(ctx)
-	})
-	if err != nil {
-		return nil, err
-	}
-	head, err := s.Head(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.cfg.Log.Info("database opened", "schema", schemaVersion(), "before", version, "epoch", head.Epoch, "horizon", head.Horizon)
 	return s, nil
 }
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,7 +18,7 @@ var (
 // PrimaryHead implements replication.Leader: the replica may not have heard of the newest transactions yet.
 func (s *Store) PrimaryHead(ctx context.Context) (head replication.Head, err error) {
 	const doing = "read the primary's head"
-	if err := s.usable(ctx, doing); err != nil {
+	if err := s.ready(ctx, primary, doing); err != nil {
 		return head, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
@@ -53,4 +54,15 @@ func (s *Store) Wrote(ctx context.Context, epoch, xid uint64) (wrote bool, err e
 		return rows.Scan(&wrote)
 	})
 	return wrote, err
+}
+
+// Deployment is an id that was made with the database; "" while no server has been reached.
+func (s *Store) Deployment(ctx context.Context) (id string, err error) {
+	err = s.read(ctx, "read the id of the deployment", "SELECT deployment::text FROM control WHERE one", nil, func(rows pgx.Rows) error {
+		if !rows.Next() {
+			return errors.Join(rows.Err(), errNoControl)
+		}
+		return rows.Scan(&id)
+	})
+	return id, err
 }

@@ -37,7 +37,7 @@ func (s *Store) Prune(ctx context.Context, changesBefore, now time.Time) error {
 		}},
 	} {
 		for more := true; more; {
-			if err := s.usable(ctx, step.doing); err != nil {
+			if err := s.ready(ctx, primary, step.doing); err != nil {
 				return err
 			}
 			var err error

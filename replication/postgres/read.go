@@ -52,7 +52,7 @@ func (s *Store) read(ctx context.Context, doing, sql string, args []any, scan fu
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		if err := s.usable(ctx, doing); err != nil {
+		if err := s.ready(ctx, replica, doing); err != nil {
 			return err
 		}
 		rows, err := s.reads.Query(ctx, sql, args...)

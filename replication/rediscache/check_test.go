@@ -5,7 +5,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/internal/planet"
 )
 
@@ -57,6 +59,24 @@ func TestStartChecks(t *testing.T) {
 	}
 	if err := refused(gone.Addr(), gone.Addr()); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), gone.Addr()) {
 		t.Error(err)
+	}
+	// A patient cache reads from the database meanwhile, and uses Redis once it is there.
+	patient := config(t, []string{gone.Addr()})
+	patient.Patient, patient.Pause = true, 20*time.Millisecond
+	late, err := New(deadline(t), patient, newWorld())
+	must(t, err)
+	defer late.Close()
+	if late.usable.Load() {
+		t.Error("a Redis that is gone counts as usable")
+	}
+	if _, err := late.Rows(deadline(t), []shortline.StoreID{storeID(1)}); err != nil {
+		t.Errorf("without Redis: %v", err)
+	}
+	late.cfg.Addrs = sharedCluster(t).Addrs() // it comes up
+	late.client = newClient(late.cfg, &late.breakers)
+	late.seek(deadline(t))
+	if !late.usable.Load() {
+		t.Error("a Redis that came up is not used")
 	}
 	// One node that does not answer is no reason not to start.
 	c, err := New(deadline(t), config(t, append([]string{gone.Addr()}, sharedCluster(t).Addrs()...)), newWorld())

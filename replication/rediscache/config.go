@@ -50,6 +50,10 @@ type Config struct {
 	Failures int
 	Pause    time.Duration
 
+	// Patient lets New succeed while no Redis answers. Everything is read from next until Run has found one and checked it, which
+	// it tries every Pause.
+	Patient bool
+
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }

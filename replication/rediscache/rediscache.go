@@ -15,6 +15,7 @@ package rediscache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -36,6 +37,7 @@ type Cache struct {
 	queue   chan job
 	pending atomic.Int64 // jobs in the queue or being written
 	lineage atomic.Uint64
+	usable  atomic.Bool // Redis has been checked
 	owner   string
 	metrics *metrics
 	log     *slog.Logger
@@ -55,7 +57,8 @@ type Cache struct {
 var _ replication.Details = (*Cache)(nil)
 
 // New connects to Redis, makes sure that it can be used, and returns a Cache of what next reads. It starts nothing: until
-// Run is called nothing is written to Redis. The error says what to do; it wraps ErrUnreachable if Redis did not answer.
+// Run is called nothing is written to Redis. The error says what to do; it wraps ErrUnreachable if Redis did not answer and
+// the Config is not Patient.
 func New(ctx context.Context, cfg Config, next replication.Details) (*Cache, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.Validate(); err != nil {
@@ -69,11 +72,12 @@ func New(ctx context.Context, cfg Config, next replication.Details) (*Cache, err
 	c.metrics = newMetrics(c)
 	c.breakers = breakers{cfg: cfg.breaker(), log: cfg.Log, nodes: map[string]*breaker{}}
 	c.loader = replication.NewLoader(source{c}, replication.LoaderConfig{Timeout: cfg.NextTimeout})
-	if err := check(ctx, cfg); err != nil {
-		return nil, err
-	}
 	c.client = newClient(cfg, &c.breakers)
-	if err := c.mark(ctx); err != nil {
+	switch err := c.prepare(ctx); {
+	case err == nil:
+	case cfg.Patient && errors.Is(err, ErrUnreachable):
+		cfg.Log.Warn("no Redis answers; details come from the database until one does", "err", err)
+	default:
 		_ = c.client.Close()
 		return nil, err
 	}
@@ -81,6 +85,38 @@ func New(ctx context.Context, cfg Config, next replication.Details) (*Cache, err
 		c.metrics.register(cfg.Registerer)
 	}
 	return c, nil
+}
+
+// prepare checks that Redis can be used and is ours.
+func (c *Cache) prepare(ctx context.Context) error {
+	err := check(ctx, c.cfg)
+	if err == nil {
+		err = c.mark(ctx)
+	}
+	c.usable.Store(err == nil)
+	return err
+}
+
+// seek waits for Redis, if it could not be used so far, until ctx ends. What is wrong with it is logged when it is new.
+func (c *Cache) seek(ctx context.Context) {
+	ticker := time.NewTicker(c.cfg.Pause)
+	defer ticker.Stop()
+	for said := ""; !c.usable.Load(); {
+		err := c.prepare(ctx)
+		switch {
+		case err == nil:
+			c.log.Info("Redis answers; details are cached in it from now on")
+			return
+		case ctx.Err() == nil && err.Error() != said && !errors.Is(err, ErrUnreachable):
+			said = err.Error()
+			c.log.Error("Redis answers and cannot be used; details come from the database", "err", err)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // SetLineage makes values of older lineages misses from now on. It is called when the database that next reads follows

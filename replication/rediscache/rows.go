@@ -74,7 +74,7 @@ func (c *Cache) want(id shortline.StoreID) *wanted {
 			return w
 		}
 	}
-	if cell, ok := c.cfg.CellOf(id); ok {
+	if cell, ok := c.cfg.CellOf(id); ok && c.usable.Load() {
 		w.cell = cell
 	}
 	return w

@@ -33,6 +33,10 @@ const batchSize = 64
 
 // enqueueLocked drops the job if the queue is full; c.mu is held, so that jobs of a store stand in the order of events.
 func (c *Cache) enqueueLocked(j job) {
+	if !c.usable.Load() {
+		c.metrics.writes[dropped].Inc()
+		return
+	}
 	c.pending.Add(1)
 	select {
 	case c.queue <- j:
@@ -44,6 +48,7 @@ func (c *Cache) enqueueLocked(j job) {
 
 // Run writes fills and changes to Redis, in order, until ctx ends; then it returns nil, and what waits is dropped.
 func (c *Cache) Run(ctx context.Context) error {
+	c.seek(ctx)
 	for {
 		select {
 		case <-ctx.Done():
