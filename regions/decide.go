@@ -86,7 +86,11 @@ func (s Situation) underWay(p Policy) Action {
 		return s.undecided(op, p)
 	}
 	target := s.Sights[op.Target]
-	if target.Silent < p.Retarget && target.Failing < p.Retarget || s.InHand < p.Retarget {
+	patience := p.Retarget
+	if from := s.Sights[op.From]; op.From != op.Target && from.Answers() && from.Status.Role == RolePrimary {
+		patience = min(patience, p.Rollback) // there is somebody to go back to
+	}
+	if target.Silent < patience && target.Failing < patience || s.InHand < patience {
 		return Action{Do: Resume, Why: "the target is " + string(op.Target)}
 	}
 	evidence := []string{fmt.Sprintf("%s has not answered for %v%s", op.Target, max(target.Silent, target.Failing).Round(time.Second), because(target.Err))}
@@ -103,7 +107,7 @@ func (s Situation) underWay(p Policy) Action {
 func (s Situation) undecided(op *Operation, p Policy) Action {
 	from := s.Sights[op.From]
 	alive := from.Answers() && from.Status.Role == RolePrimary
-	stuck := s.InHand >= p.Stall
+	stuck := s.InHand >= p.Patience(op.Kind)
 	switch {
 	case !stuck:
 		return Action{Do: Resume, Why: "the operation goes on"}
@@ -262,7 +266,9 @@ func (s Situation) shrinking(p Policy, primary DatabaseStatus) Action {
 // leaving tells whether a member has to leave the sync set.
 func (s Situation) leaving(id ID, p Policy) bool {
 	r := s.State.Regions[id]
-	return r.Duty != Active || r.Rebuild || s.Sights[id].Away >= p.Away
+	// One that came back from a failure gives its place to another that could become primary.
+	relieved := r.Held && slices.ContainsFunc(s.State.Names, func(other ID) bool { return other != id && !s.State.Regions[other].Held })
+	return r.Duty != Active || r.Rebuild || relieved || s.Sights[id].Away >= p.Away
 }
 
 // losing takes a member out that is away, drained or of another history.
@@ -274,8 +280,11 @@ func (s Situation) losing(p Policy, _ DatabaseStatus) Action {
 		r, sight := s.State.Regions[id], s.Sights[id]
 		why := fmt.Sprintf("%s has not streamed from %s for %v", id, s.State.Primary, sight.Away.Round(time.Second))
 		asked := r.Duty != Active
-		if asked {
+		switch {
+		case asked:
 			why = fmt.Sprintf("%s is %s", id, r.Duty)
+		case r.Held:
+			why = "others confirm writes now that could become primary"
 		}
 		switch {
 		case s.State.Durability.Mode == Async:
@@ -347,14 +356,6 @@ func (s Situation) growing(p Policy, _ DatabaseStatus) Action {
 			continue
 		}
 		return Action{Do: DoGrow, Region: id, Why: fmt.Sprintf("it has streamed from %s for %v", s.State.Primary, sight.Steady.Round(time.Second))}
-	}
-	// One that came back from a failure gives its place to the first other that streams.
-	if len(s.State.Names) > 1 {
-		for _, id := range s.State.Names {
-			if s.State.Regions[id].Held {
-				return Action{Do: DoNarrow, Region: id, Why: "others confirm writes now that could become primary"}
-			}
-		}
 	}
 	return Action{}
 }

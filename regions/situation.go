@@ -53,6 +53,8 @@ type Policy struct {
 	DegradeAfter time.Duration
 	// Stall is after how long a step is taken to be stuck (5 s), Retarget after how long a committed target is given up (10 s).
 	Stall, Retarget time.Duration
+	// Rollback is how long a switchover may take to a committed target, before it is called off (3 s).
+	Rollback time.Duration
 	// Drain is how long clients are given to leave a draining region (15 s).
 	Drain time.Duration
 	// MaxLag is how far a switchover's target may be behind at its start (16 MiB).
@@ -73,6 +75,7 @@ func (p Policy) WithDefaults() Policy {
 	set(&p.Away, 10*time.Second)
 	set(&p.Steady, 2*time.Second)
 	set(&p.Stall, 5*time.Second)
+	set(&p.Rollback, 3*time.Second)
 	set(&p.Retarget, 10*time.Second)
 	set(&p.Drain, 15*time.Second)
 	if p.Drift == 0 {
@@ -95,6 +98,14 @@ func (p Policy) LeaseWait() time.Duration {
 
 // Grace is for how long a new leader suspects nobody.
 func (p Policy) Grace() time.Duration { return max(2*p.TTL, 3*time.Second) }
+
+// Patience is how long an operation may stay without a target before it is looked at again.
+func (p Policy) Patience(kind OperationKind) time.Duration {
+	if kind == Switchover {
+		return p.Rollback
+	}
+	return p.Stall
+}
 
 // inLineage tells why a standby's position says nothing about the primary's history, or nil.
 func (s Situation) inLineage(id ID) *RefusedError {

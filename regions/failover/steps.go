@@ -37,7 +37,7 @@ func (c *Controller) resume(ctx context.Context, s regions.Situation) error {
 		return c.install(ctx, op)
 	}
 	// What has no target yet can be called off: it is not worked on for longer than it takes to notice that it is stuck.
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Policy.Stall)
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Policy.Patience(op.Kind))
 	defer cancel()
 	return c.choose(ctx, op)
 }
@@ -165,6 +165,9 @@ func (c *Controller) each(ids []regions.ID, do func(regions.ID)) {
 // install promotes the committed target and commits it as primary.
 func (c *Controller) install(ctx context.Context, op *regions.Operation) error {
 	w := c.stopwatch()
+	if c.mutant == mutantRechoose {
+		op = c.rechoose(ctx, op)
+	}
 	_, err := c.command(ctx, op.Target, "name the standbys of", func(ctx context.Context, db regions.Database, o regions.Order) (regions.DatabaseStatus, error) {
 		return db.SetSync(ctx, o, op.Names)
 	})
@@ -246,4 +249,21 @@ func (c *Controller) follow(ctx context.Context, s regions.State, id regions.ID)
 		return db.Follow(ctx, o, s.Primary, fork)
 	})
 	return err
+}
+
+// rechoose is the mutant that takes whoever answers for the target.
+func (c *Controller) rechoose(ctx context.Context, op *regions.Operation) *regions.Operation {
+	for _, id := range op.Members {
+		if db, _, err := c.commander(id); err == nil {
+			call, cancel := context.WithTimeout(ctx, c.cfg.Call)
+			_, err = db.Status(call)
+			cancel()
+			if err == nil {
+				other := *op
+				other.Target, other.Names = id, nil
+				return &other
+			}
+		}
+	}
+	return op
 }
