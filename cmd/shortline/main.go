@@ -19,6 +19,8 @@ import (
 	_ "time/tzdata" // stores are checked against it where the system has no time zones
 
 	"github.com/spf13/cobra"
+
+	"github.com/shortline/shortline/replication"
 )
 
 // version is set by the linker in release builds; without it the build information of Go tells.
@@ -41,12 +43,18 @@ type app struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	version        string
+	// target changes what the feed keeps up to date; tests switch safeguards off with it. It is nil in service.
+	target func(replication.Target) replication.Target
 }
 
 // run executes one command line. It returns a *usageError where the command line or a setting is wrong, and whatever
 // else went wrong as an error that reads well in one line.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv, version: cmp.Or(version, builtVersion())}
+	return a.run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) error {
 	root := newRootCommand(a)
 	started := false
 	finish(root, &started)

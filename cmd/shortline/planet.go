@@ -154,7 +154,7 @@ func (a *app) planetStores(ctx context.Context, file string) ([]shortline.Store,
 	}
 	in, err := a.openInput(ctx, file)
 	if err != nil {
-		return nil, fmt.Errorf("read the stores of --stores: %w", err)
+		return nil, fmt.Errorf("read the stores of %s: %w", file, err)
 	}
 	defer in.Close()
 	rows, err := storefile.NewReader(in, read)

@@ -244,6 +244,9 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, st
 	if n.cache != nil {
 		target, details = tap{catalog, func(changes []shortline.Change) { n.cache.Apply(ctx, changes) }}, n.cache
 	}
+	if a.target != nil {
+		target = a.target(target)
+	}
 	n.feed = replication.NewFeed(store, target, replication.FeedConfig{
 		Lineage: control.lineage, ForkOf: control.forkOf, PrimaryHead: head.Get, Fallback: n.fallback(), Log: log, Registerer: registry})
 	n.keeper = n.newKeeper(registry)

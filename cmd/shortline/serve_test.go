@@ -33,6 +33,9 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("SHORTLINE_TEST_MAIN") == "1" {
 		_ = os.Unsetenv("SHORTLINE_TEST_MAIN")
+		if os.Getenv("SHORTLINE_TEST_MUTANT") == "1" {
+			mutantMain()
+		}
 		main()
 	}
 	os.Exit(m.Run())

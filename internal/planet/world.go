@@ -244,20 +244,32 @@ func (p *Planet) leftovers() []string {
 	return all
 }
 
-// start starts everything at once, as far as one does not need the other.
+// start starts everything, and brings in the stores.
 func (p *Planet) start(ctx context.Context) error {
+	if err := p.startParts(ctx); err != nil {
+		return err
+	}
+	watched, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	p.watching = cancel
+	p.wg.Go(func() { p.watch(watched) })
+	if p.o.Stores != "" {
+		if err := p.load(ctx, p.regions[0].Nodes[0]); err != nil {
+			return err
+		}
+	}
+	return p.update()
+}
+
+// startParts starts everything at once, as far as one does not need the other.
+func (p *Planet) startParts(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	home := p.regions[0]
 	databases := make([]chan struct{}, len(p.regions)) // closed when the region's database takes SQL
 	for i := range databases {
 		databases[i] = make(chan struct{})
 	}
 	g.Go(func() error { return p.startDatabases(ctx, databases) })
-	var serving sync.WaitGroup
 	for i, r := range p.regions {
-		serving.Add(1)
 		g.Go(func() (err error) {
-			defer serving.Done()
 			r.Redis, err = StartRedis(ctx, RedisConfig{Name: string(r.ID) + "-redis", Dir: filepath.Join(p.dir, string(r.ID), "redis"),
 				Keep: p.o.Keep, Settings: p.o.RedisSettings, Output: p.out, Timeout: p.o.Timeout, guard: p.guard})
 			if err != nil {
@@ -271,18 +283,7 @@ func (p *Planet) start(ctx context.Context) error {
 			return p.startNodes(ctx, r)
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	watched, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	p.watching = cancel
-	p.wg.Go(func() { p.watch(watched) })
-	if p.o.Stores != "" {
-		if err := p.load(ctx, home.Nodes[0]); err != nil {
-			return err
-		}
-	}
-	return p.update()
+	return g.Wait()
 }
 
 func (p *Planet) startNodes(ctx context.Context, r *Region) error {
