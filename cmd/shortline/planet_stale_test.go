@@ -32,10 +32,11 @@ type hunt struct {
 	number [huntWriters]atomic.Int64
 
 	writes, reads, refused atomic.Int64
+	// unknown are the lengths of writes of which nobody told whether they were done. They may come to be at any later time.
+	unknown sync.Map
 
 	mu     sync.Mutex
 	faults []string // guarded by mu: the first few
-	last   map[shortline.StoreID]time.Time
 }
 
 func (h *hunt) fault(format string, args ...any) {
@@ -92,7 +93,7 @@ func (a *actor) queue(how string, id shortline.StoreID, length int, at time.Time
 	writer, number := length%huntWriters, int64(length/huntWriters)
 	if at.Before(s.at) {
 		a.h.fault("%s %s: the queue of %s is of %v, and it was of %v before", a.name, how, id, at, s.at)
-	} else if number < s.numbers[writer] {
+	} else if _, unknown := a.h.unknown.Load(length); number < s.numbers[writer] && !unknown {
 		a.h.fault("%s %s: the queue of %s is writer %d's number %d, and it was number %d before", a.name, how, id, writer, number, s.numbers[writer])
 	}
 	s.at, s.numbers[writer] = at, max(number, s.numbers[writer])
@@ -123,6 +124,15 @@ func (a *actor) refused(err error) bool {
 	}
 	a.h.refused.Add(1)
 	return true
+}
+
+// undone is refused for a write. With 503 it was not done; with 504, or without an answer, nobody knows.
+func (a *actor) undone(length int, err error) bool {
+	var problem *client.Problem
+	if err != nil && (!errors.As(err, &problem) || problem.Status != 503) {
+		a.h.unknown.Store(length, true)
+	}
+	return a.refused(err)
 }
 
 func (a *actor) read() {
@@ -166,7 +176,7 @@ func (a *actor) write(writer int) {
 	switch a.rng.IntN(5) {
 	case 0: // its own, and read back: nobody else can be the reason for another value
 		answer, err := c.SetQueue(a.h.ctx, shortline.QueueUpdate{ID: id, Length: &length}, client.WriteOptions{})
-		if a.refused(err) {
+		if a.undone(length, err) {
 			return
 		}
 		a.queue("wrote", id, answer.Length, answer.UpdatedAt)
@@ -198,11 +208,13 @@ func (a *actor) write(writer int) {
 			updates = append(updates, shortline.QueueUpdate{ID: a.h.w.stores[k], Length: &length})
 		}
 		answer, err := c.SetQueues(a.h.ctx, updates, client.WriteOptions{})
-		if a.refused(err) {
+		if a.undone(length, err) {
 			return
 		}
 		for _, r := range answer.Results {
-			if r.Error == nil {
+			if r.Error != nil {
+				a.undone(length, r.Error)
+			} else {
 				a.queue("wrote", r.ID, r.Length, r.UpdatedAt)
 			}
 		}
@@ -217,6 +229,7 @@ func (h *hunt) run(ctx context.Context, faults func(ctx context.Context)) {
 	defer cancel()
 	var actors, chaos sync.WaitGroup
 	for i := range huntWriters {
+		h.number[i].Store(1000) // what was written before the hunt is less
 		a := h.actor(fmt.Sprintf("writer %d", i), uint64(i))
 		actors.Go(func() {
 			for ctx.Err() == nil {
