@@ -36,6 +36,37 @@ type position struct {
 	state   *state
 	applied *replication.Applied
 	token   string // for the answer: the greater of what was sent and the position read at
+	sent    replication.Token
+	have    bool // sent was sent
+}
+
+// raise makes the token stand for at least t, whose text is given where it is known.
+func (p *position) raise(t replication.Token, text string) {
+	switch {
+	case p.have && t.Less(p.sent):
+		p.token = p.sent.String()
+	case text != "":
+		p.token = text
+	default:
+		p.token = t.String()
+	}
+}
+
+// cover is called when everything has been read from memory: the token then stands for that, too, and not only for the
+// position that memory had when the read began.
+func (s *Server) cover(pos *position) {
+	if c := s.feed.Covers(); c != nil && c != pos.applied {
+		pos.raise(c.Token, c.Text)
+	}
+}
+
+// coverAhead is cover for a read that found something in the database that memory does not have yet.
+func (s *Server) coverAhead(ctx context.Context, pos *position) error {
+	t, err := s.feed.Ahead(ctx)
+	if err == nil {
+		pos.raise(t, "")
+	}
+	return err
 }
 
 // read returns what a read is to be answered from, after waiting for what the client asked of it.
@@ -67,10 +98,8 @@ func (s *Server) read(r *http.Request, level consistency) (position, error) {
 	if err != nil || applied == nil {
 		return position{}, &apiError{kind: kindNotReady, detail: "this node is still loading its first snapshot", retryAfter: time.Second}
 	}
-	pos := position{state: st, applied: applied, token: applied.Text}
-	if have && applied.Token.Less(sent) {
-		pos.token = sent.String()
-	}
+	pos := position{state: st, applied: applied, sent: sent, have: have}
+	pos.raise(applied.Token, applied.Text)
 	return pos, nil
 }
 

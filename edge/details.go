@@ -83,10 +83,15 @@ func (sl *slot) detailsFor(rec *record) string {
 		return ""
 	}
 	d := detailsText(first)
-	if binary.LittleEndian.Uint64([]byte(d[detailsRev:detailsEnds])) < rec.rev {
+	if detailsRevOf(d) < rec.rev {
 		return ""
 	}
 	return d
+}
+
+// detailsRevOf is the rev of the row that the details were read from.
+func detailsRevOf(d string) uint64 {
+	return binary.LittleEndian.Uint64([]byte(d[detailsRev:detailsEnds]))
 }
 
 // keepDetails puts a row that was read from the database into the slot of its store, unless the record is newer by now.

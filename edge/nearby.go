@@ -59,8 +59,10 @@ func (s *Server) nearby(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	s.cover(&pos)
 	if q.fields&(fieldName|fieldAddress) != 0 {
 		s.fetchDetails(r.Context(), sc)
+		s.coverDetails(r.Context(), &pos, sc)
 	}
 	s.writeNearby(sc, &q, pos, now, more)
 
@@ -217,6 +219,26 @@ func (s *Server) fetchDetails(ctx context.Context, sc *scratch) {
 }
 
 // writeNearby writes the answer to sc.body.
+// coverDetails makes the token stand for the names and addresses that are newer than memory, or goes without them.
+func (s *Server) coverDetails(ctx context.Context, pos *position, sc *scratch) {
+	var err error
+	covered := false
+	for i := range sc.found {
+		f := &sc.found[i]
+		if f.details == "" || detailsRevOf(f.details) == f.record.rev {
+			continue
+		}
+		if !covered {
+			ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadLimit)
+			err, covered = s.coverAhead(ctx, pos), true
+			cancel()
+		}
+		if err != nil {
+			f.details = ""
+		}
+	}
+}
+
 func (s *Server) writeNearby(sc *scratch, q *nearbyQuery, pos position, now time.Time, more bool) {
 	b := append(sc.body[:0], `{"stores":[`...)
 	for i := range sc.found {

@@ -64,6 +64,7 @@ func (s *Server) getQueue(c echo.Context) error {
 	}
 	packed := packedQueue(sl.queue.Load())
 	q := shortline.Queue{Length: packed.length(), UpdatedAt: packed.updatedAt()}
+	s.cover(&pos)
 	return s.answer(c, http.StatusOK, pos.token, queueState(id, q, packed.known(), rec.attrs.serviceS, s.now()))
 }
 

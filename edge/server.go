@@ -92,6 +92,8 @@ type Writer interface {
 // Follower keeps memory in step with the database and tells how far it is; *replication.Feed is one.
 type Follower interface {
 	Applied() *replication.Applied
+	Covers() *replication.Applied
+	Ahead(ctx context.Context) (replication.Token, error)
 	Failure() string
 	Wait(ctx context.Context, t replication.Token) error
 	Latest(ctx context.Context) error

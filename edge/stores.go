@@ -102,6 +102,7 @@ func (s *Server) getStore(c echo.Context) error {
 	if !ok {
 		return storeNotFound(id)
 	}
+	s.cover(&pos)
 	h := c.Response().Header()
 	h.Set("Cache-Control", "no-cache") // keep it, but ask whether it is still the same
 	h.Set(headerToken, pos.token)
@@ -117,6 +118,11 @@ func (s *Server) getStore(c echo.Context) error {
 	}
 	if len(rows) == 0 { // deleted, and the feed is yet to say so
 		return storeNotFound(id)
+	}
+	if rows[0].Rev > rec.rev {
+		if err := s.coverAhead(ctx, &pos); err != nil {
+			return storeUnavailable(err)
+		}
 	}
 	h.Set("ETag", etag(rows[0].Rev))
 	return s.answer(c, http.StatusOK, pos.token, &rows[0].Store)

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -72,6 +73,7 @@ type Feed struct {
 	heads  headReads
 
 	applied atomic.Pointer[Applied]
+	covers  atomic.Pointer[Applied] // see Covers; set before memory has what it stands for
 	mu      sync.Mutex
 	advance chan struct{} // guarded by mu: closed and replaced whenever applied advances
 	failure atomic.Pointer[string]
@@ -181,6 +183,28 @@ func (f *Feed) Poke() {
 // Applied returns how far memory has come, or nil before the first snapshot is in service.
 func (f *Feed) Applied() *Applied { return f.applied.Load() }
 
+// Covers returns a position that stands for everything that can have been found in memory by now: that of Applied, or the
+// one ahead of it whose changes are just being taken over. A read that answered with less could be followed, at another
+// node, by an older one. It is nil before the first snapshot is in service.
+func (f *Feed) Covers() *Applied { return f.covers.Load() }
+
+// cover is called before memory in service takes over what the token stands for.
+func (f *Feed) cover(t Token) {
+	if old := f.covers.Load(); old == nil || old.Token != t {
+		f.covers.Store(&Applied{Token: t, Text: t.String(), cfg: &f.cfg})
+	}
+}
+
+// Ahead returns a token that stands for everything that the source had when it was called, which memory may not have yet:
+// for whoever has read the source itself.
+func (f *Feed) Ahead(ctx context.Context) (Token, error) {
+	head, err := f.source.Head(ctx)
+	if err != nil {
+		return Token{}, fmt.Errorf("read how far the database is: %w", err)
+	}
+	return Token{Epoch: head.Epoch, XID: head.XMax - 1, LSN: head.LSN}, nil
+}
+
 // Failure says in one line why what is in service is not following the database at the moment, or "".
 func (f *Feed) Failure() string {
 	if s := f.failure.Load(); s != nil {
@@ -226,10 +250,14 @@ func (f *Feed) Wait(ctx context.Context, t Token) error {
 func (f *Feed) advanceTo(t Token, at time.Time) {
 	old := f.applied.Load()
 	if old != nil && old.Token == t {
-		f.applied.Store(&Applied{Token: t, Text: old.Text, At: at, cfg: &f.cfg})
+		a := &Applied{Token: t, Text: old.Text, At: at, cfg: &f.cfg}
+		f.covers.Store(a)
+		f.applied.Store(a)
 		return
 	}
-	f.applied.Store(&Applied{Token: t, Text: t.String(), At: at, cfg: &f.cfg})
+	a := &Applied{Token: t, Text: t.String(), At: at, cfg: &f.cfg}
+	f.covers.Store(a)
+	f.applied.Store(a)
 	f.mu.Lock()
 	close(f.advance)
 	f.advance = make(chan struct{})

@@ -148,6 +148,9 @@ func (t *tail) take(ctx context.Context, page Page, at time.Time) (wait time.Dur
 	}
 	t.held = time.Time{}
 	if n := len(page.Changes); n > 0 {
+		if t.installed {
+			f.cover(page.Head.end())
+		}
 		t.view.Apply(page.Changes)
 		f.changes.Add(float64(n))
 		last := page.Changes[n-1]
@@ -186,6 +189,7 @@ func (t *tail) advance(head Head, at time.Time) {
 	f := t.feed
 	if head.Horizon >= t.next.xmax {
 		if !t.installed {
+			f.cover(head.end())
 			f.target.Install(t.view)
 			t.installed = true
 			f.local.Store(nil)
@@ -201,7 +205,7 @@ func (t *tail) advance(head Head, at time.Time) {
 		}
 		return
 	}
-	f.advanceTo(Token{Epoch: head.Epoch, XID: head.Horizon - 1, LSN: head.LSN}, t.asOf)
+	f.advanceTo(head.end(), t.asOf)
 	if f.failure.Swap(nil) != nil {
 		f.cfg.Log.Info("the feed follows again")
 	}

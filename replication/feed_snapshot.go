@@ -73,6 +73,7 @@ func (f *Feed) fallBack(ctx context.Context) {
 		return
 	}
 	view.Built()
+	f.cover(info.Token)
 	f.target.Install(view)
 	f.local.Store(&info)
 	f.advanceTo(info.Token, info.At)

@@ -303,13 +303,15 @@ func TestFeedJudge(t *testing.T) {
 			token replication.Token
 			want  error
 		}{
-			"nothing":                            {replication.Token{}, nil},
-			"applied":                            {f.Applied().Token, nil},
-			"written, not visible yet":           {written, nil},
-			"the next transaction":               {replication.Token{Epoch: 2, XID: written.XID + 1}, replication.ErrTokenLost},
-			"an epoch that has not begun":        {replication.Token{Epoch: 3, XID: 1}, replication.ErrTokenLost},
-			"a former epoch":                     {replication.Token{Epoch: 1, XID: 1}, nil},
-			"a former epoch, further than it is": {replication.Token{Epoch: 1, XID: written.XID + 1}, replication.ErrTokenLost},
+			"nothing":                  {replication.Token{}, nil},
+			"applied":                  {f.Applied().Token, nil},
+			"written, not visible yet": {written, nil},
+			"the next transaction":     {replication.Token{Epoch: 2, XID: written.XID + 1}, replication.ErrTokenLost},
+			"shown by a standby, held back by the primary": {replication.Token{Epoch: 2, XID: written.XID + 1, LSN: written.LSN}, nil},
+			"past the primary's log":                       {replication.Token{Epoch: 2, XID: written.XID + 1, LSN: written.LSN + 1000}, replication.ErrTokenLost},
+			"an epoch that has not begun":                  {replication.Token{Epoch: 3, XID: 1}, replication.ErrTokenLost},
+			"a former epoch":                               {replication.Token{Epoch: 1, XID: 1}, nil},
+			"a former epoch, further than it is":           {replication.Token{Epoch: 1, XID: written.XID + 1}, replication.ErrTokenLost},
 		} {
 			if err := f.Judge(t.Context(), c.token); !errors.Is(err, c.want) {
 				t.Errorf("%s: Judge = %v, want %v", name, err, c.want)
@@ -322,6 +324,67 @@ func TestFeedJudge(t *testing.T) {
 			t.Errorf("Judge without a database: %v", err)
 		}
 	})
+}
+
+// coverNode is a node of which each change, as it appears in memory, is compared with what a read would answer with.
+type coverNode struct {
+	node
+	feed     *replication.Feed
+	position func(*replication.Feed) *replication.Applied
+	short    int // changes that the position did not stand for
+}
+
+type coverView struct {
+	replication.View
+	n *coverNode
+}
+
+func (n *coverNode) Begin() replication.View    { return coverView{n.node.Begin(), n} }
+func (n *coverNode) Install(v replication.View) { n.node.Install(v.(coverView).View) }
+
+func (v coverView) Apply(changes []shortline.Change) {
+	v.View.Apply(changes)
+	if at := v.n.position(v.n.feed); at != nil {
+		for i := range changes {
+			if at.Token.XID < changes[i].XID {
+				v.n.short++
+			}
+		}
+	}
+}
+
+// What a read finds in memory is covered by the token of its answer, or the session could go back at the next node. The
+// mutant answers with the position that memory is known to have reached.
+func TestFeedCoversWhatIsRead(t *testing.T) {
+	for name, c := range map[string]struct {
+		position func(*replication.Feed) *replication.Applied
+		short    bool
+	}{"covers": {(*replication.Feed).Covers, false}, "mutant": {(*replication.Feed).Applied, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			db := newDatabase()
+			db.begin().put("s", "first").commit()
+			n := &coverNode{position: c.position}
+			n.feed = replication.NewFeed(db, n, replication.FeedConfig{Chunk: 2})
+			ctx, stop := context.WithCancel(t.Context())
+			done := async(func() error { return n.feed.Run(ctx) })
+			synctest.Wait()
+			for i := range 10 {
+				db.begin().put("s", "next").queue("s", i).put("u", "other").commit()
+				n.feed.Poke()
+				synctest.Wait()
+			}
+			if (n.short > 0) != c.short {
+				t.Errorf("%s: %d changes were not covered", name, n.short)
+			}
+			if n.feed.Covers() != n.feed.Applied() {
+				t.Errorf("%s: at rest the feed covers %v and has applied %v", name, n.feed.Covers().Token, n.feed.Applied().Token)
+			}
+			stop()
+			if err := returned(t, done); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // breakReads makes the reads of the name fail with err until it is called again with nil.

@@ -111,12 +111,16 @@ func (f *Feed) settleFormer(ctx context.Context, t Token) error {
 
 // Judge tells what a token that is not satisfied yet means: nil if it only has to be waited for, ErrTokenLost if the primary
 // itself has not come that far, so that nobody ever acknowledged it.
+//
+// The number of a transaction does not tell that alone: a standby shows one that the primary still holds back until enough
+// standbys have it. But no standby is ahead of the primary's log.
 func (f *Feed) Judge(ctx context.Context, t Token) error {
 	head, err := f.heads.get(ctx)
 	if err != nil {
 		return err
 	}
-	if t.Epoch > head.Epoch || t.XID >= head.XMax {
+	heldBack := t.LSN > 0 && t.LSN <= head.LSN
+	if t.Epoch > head.Epoch || t.XID >= head.XMax && !heldBack {
 		return ErrTokenLost
 	}
 	return nil

@@ -121,6 +121,9 @@ type Head struct {
 	LSN  uint64
 }
 
+// end is the token of everything that is complete in front of the horizon.
+func (h Head) end() Token { return Token{Epoch: h.Epoch, XID: h.Horizon - 1, LSN: h.LSN} }
+
 // Row is a store with its live queue (nil: none reported), or in a snapshot the tombstone of one.
 type Row struct {
 	Store shortline.Store // of a tombstone nothing but the ID

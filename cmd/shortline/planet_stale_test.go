@@ -204,7 +204,7 @@ func (a *actor) write(writer int) {
 		}
 	default:
 		var updates []shortline.QueueUpdate
-		for _, k := range a.rng.Perm(min(shared, 6))[:1+a.rng.IntN(4)] {
+		for _, k := range a.rng.Perm(min(shared, 4))[:2+a.rng.IntN(3)] {
 			updates = append(updates, shortline.QueueUpdate{ID: a.h.w.stores[k], Length: &length})
 		}
 		answer, err := c.SetQueues(a.h.ctx, updates, client.WriteOptions{})
