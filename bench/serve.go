@@ -140,7 +140,11 @@ func (s *source) follow(ctx context.Context) error {
 	}
 }
 
-func (s *source) Applied() *replication.Applied                       { return s.applied.Load() }
+func (s *source) Applied() *replication.Applied { return s.applied.Load() }
+func (s *source) Covers() *replication.Applied  { return s.applied.Load() }
+func (s *source) Ahead(context.Context) (replication.Token, error) {
+	return s.applied.Load().Token, nil
+}
 func (s *source) Failure() string                                     { return "" }
 func (s *source) Wait(context.Context, replication.Token) error       { return nil }
 func (s *source) Latest(context.Context) error                        { return nil }

@@ -204,7 +204,7 @@ func (a *actor) write(writer int) {
 		}
 	default:
 		var updates []shortline.QueueUpdate
-		for _, k := range a.rng.Perm(min(shared, 4))[:2+a.rng.IntN(3)] {
+		for _, k := range a.rng.Perm(min(shared, 4))[:1+a.rng.IntN(4)] {
 			updates = append(updates, shortline.QueueUpdate{ID: a.h.w.stores[k], Length: &length})
 		}
 		answer, err := c.SetQueues(a.h.ctx, updates, client.WriteOptions{})
@@ -246,11 +246,26 @@ func (h *hunt) run(ctx context.Context, faults func(ctx context.Context)) {
 			}
 		})
 	}
-	if faults != nil {
-		chaos.Go(func() { faults(ctx) })
-	}
+	chaos.Go(func() { faults(ctx) })
+	chaos.Go(func() { h.reorder(ctx) })
 	actors.Wait()
 	chaos.Wait()
+}
+
+// reorder makes writes commit in another order than that of their numbers: it holds the second of the stores that all
+// write, now and then, so that who has the first waits while others write the rest.
+func (h *hunt) reorder(ctx context.Context) {
+	for ctx.Err() == nil {
+		release, err := h.w.Region(h.w.Primary()).Postgres.Hold(h.w.Context(), "shortline",
+			fmt.Sprintf("SELECT FROM shortline.queues WHERE store = '%s' FOR UPDATE", h.w.stores[1]))
+		if err != nil {
+			h.fault("hold a store: %v", err)
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+		release()
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // chaos makes all caches come and go, over and over.
