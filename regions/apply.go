@@ -134,7 +134,11 @@ func (s State) renew(r *Renew) (State, *RefusedError) {
 	if s.Epoch != s.PrimaryEpoch {
 		return s, refuse(RuleIntent, "epoch %d has begun, no lease of epoch %d is renewed any more", s.Epoch, r.Epoch)
 	}
+	if r.TTLMS < 0 || r.TTLMS > MaxLeaseTTL.Milliseconds() {
+		return s, refuse(RuleInvalid, "a lease lasts at most %v, not %d ms", MaxLeaseTTL, r.TTLMS)
+	}
 	s.Lease.Renewals++
+	s.Lease.TTLMS = max(s.Lease.TTLMS, r.TTLMS)
 	s.Lease.Holders = maps.Clone(s.Lease.Holders)
 	if s.Lease.Holders == nil {
 		s.Lease.Holders = map[string]uint64{}

@@ -64,7 +64,7 @@ func snapshotOf(c Command) string { b, _ := c.MarshalBinary(); return string(b) 
 
 func TestBootstrapOnce(t *testing.T) {
 	s := three(t)
-	refused(t, State{}, RuleNotBootstrapped, Command{Renew: &Renew{"a", 1, "n"}})
+	refused(t, State{}, RuleNotBootstrapped, Command{Renew: &Renew{"a", 1, "n", 1500}})
 	refused(t, s, RuleBootstrapped, Command{Bootstrap: &Bootstrap{ClusterID: "1"}})
 	refused(t, s, RuleCluster, Command{Bootstrap: &Bootstrap{ClusterID: "2"}})
 	refused(t, s, RuleInvalid, Command{})
@@ -75,27 +75,32 @@ func TestBootstrapOnce(t *testing.T) {
 
 func TestLease(t *testing.T) {
 	s := three(t)
-	s = must(t, s, Command{Renew: &Renew{"a", 1, "n1"}}, Command{Renew: &Renew{"a", 1, "n2"}}, Command{Renew: &Renew{"a", 1, "n1"}})
+	s = must(t, s, Command{Renew: &Renew{"a", 1, "n1", 1500}}, Command{Renew: &Renew{"a", 1, "n2", 1500}}, Command{Renew: &Renew{"a", 1, "n1", 1500}})
 	if s.Lease.Renewals != 3 || s.Lease.Holders["n1"] != 3 || s.Lease.Holders["n2"] != 2 {
 		t.Errorf("%+v", s.Lease)
 	}
-	refused(t, s, RuleStaleEpoch, Command{Renew: &Renew{"a", 2, "n1"}})
-	refused(t, s, RuleStaleEpoch, Command{Renew: &Renew{"a", 0, "n1"}})
-	refused(t, s, RuleNotPrimary, Command{Renew: &Renew{"b", 1, "n1"}})
+	refused(t, s, RuleStaleEpoch, Command{Renew: &Renew{"a", 2, "n1", 1500}})
+	refused(t, s, RuleStaleEpoch, Command{Renew: &Renew{"a", 0, "n1", 1500}})
+	refused(t, s, RuleNotPrimary, Command{Renew: &Renew{"b", 1, "n1", 1500}})
+	refused(t, s, RuleInvalid, Command{Renew: &Renew{"a", 1, "n1", MaxLeaseTTL.Milliseconds() + 1}})
+	longer := must(t, s, Command{Renew: &Renew{"a", 1, "n2", 4000}}, Command{Renew: &Renew{"a", 1, "n1", 1000}})
+	if ttl := (Policy{}).WithDefaults().For(longer.Lease).TTL; ttl != 4*time.Second {
+		t.Errorf("a lease of 4 s is waited for as if it lasted %v", ttl)
+	}
 	s = must(t, s, Command{Surrender: &Surrender{"a", 1, "n1"}})
 	if len(s.Lease.Holders) != 1 {
 		t.Errorf("%+v", s.Lease)
 	}
 	s = must(t, s, failover(2))
-	refused(t, s, RuleIntent, Command{Renew: &Renew{"a", 1, "n1"}})
+	refused(t, s, RuleIntent, Command{Renew: &Renew{"a", 1, "n1", 1500}})
 	s = must(t, s, Command{Surrender: &Surrender{"a", 1, "n2"}})
 	s = must(t, s, Command{Target: &Target{Epoch: 2, Region: "b", Position: 200, Names: []ID{"c"}}})
-	refused(t, s, RuleStaleEpoch, Command{Renew: &Renew{"b", 2, "n3"}})
+	refused(t, s, RuleStaleEpoch, Command{Renew: &Renew{"b", 2, "n3", 1500}})
 	s = must(t, s, Command{NewPrimary: &NewPrimary{Promotion: Promotion{Epoch: 2, Fork: 201, Timeline: 2}, Region: "b"}})
-	s = must(t, s, Command{Renew: &Renew{"b", 2, "n3"}})
-	refused(t, s, RuleStaleEpoch, Command{Renew: &Renew{"a", 1, "n1"}})
+	s = must(t, s, Command{Renew: &Renew{"b", 2, "n3", 1500}})
+	refused(t, s, RuleStaleEpoch, Command{Renew: &Renew{"a", 1, "n1", 1500}})
 	for i := range 2 * maxHolders {
-		s, _ = Apply(s, Command{Renew: &Renew{"b", 2, utoa(uint64(i))}})
+		s, _ = Apply(s, Command{Renew: &Renew{"b", 2, utoa(uint64(i)), 1500}})
 	}
 	if len(s.Lease.Holders) != maxHolders || s.Lease.Holders["0"] != 0 {
 		t.Errorf("%d holders", len(s.Lease.Holders))

@@ -50,7 +50,12 @@ type Renew struct {
 	Region ID     `json:"region"`
 	Epoch  uint64 `json:"epoch"`
 	Node   string `json:"node"`
+	// TTLMS is how long it is to last, at most MaxLeaseTTL: whoever waits for its end must not go by his own flags.
+	TTLMS int64 `json:"ttl_ms,omitempty"`
 }
+
+// MaxLeaseTTL bounds how long a lease lasts, and with that how long a failover waits.
+const MaxLeaseTTL = 30 * time.Second
 
 // Surrender gives a node's lease back: it acknowledges no write of that epoch after it asked.
 type Surrender struct {

@@ -96,6 +96,12 @@ func (p Policy) LeaseWait() time.Duration {
 	return time.Duration(float64(p.TTL) * (1 + drift) / (1 - drift))
 }
 
+// For returns the policy for leases that may last longer than it says itself, because other nodes have other flags.
+func (p Policy) For(l Lease) Policy {
+	p.TTL = max(p.TTL, time.Duration(l.TTLMS)*time.Millisecond)
+	return p
+}
+
 // Grace is for how long a new leader suspects nobody.
 func (p Policy) Grace() time.Duration { return max(2*p.TTL, 3*time.Second) }
 

@@ -71,6 +71,8 @@ type Lease struct {
 	Renewals uint64 `json:"renewals"` // in this epoch, by any node
 	// Holders are the nodes that renewed and did not surrender since, with the number of their last renewal.
 	Holders map[string]uint64 `json:"holders,omitempty"`
+	// TTLMS is the longest that any renewal of this epoch was to last.
+	TTLMS int64 `json:"ttl_ms,omitempty"`
 }
 
 // Duty says what a region is there for.

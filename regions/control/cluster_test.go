@@ -285,7 +285,7 @@ func (w *world) leader() string {
 			if n == nil {
 				continue
 			}
-			if _, ok := n.Leads(); ok {
+			if _, ok := n.Leading(); ok {
 				if name != "" {
 					return false
 				}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"sync"
 	"time"
 
@@ -30,8 +31,9 @@ type ledger struct {
 	changed func(k kept, renewal bool)
 
 	mu      sync.Mutex
-	kept    kept          // guarded by mu
-	renewed time.Duration // when a renewal was last applied here, by the clock; guarded by mu
+	kept    kept                     // guarded by mu
+	renewed map[string]time.Duration // when each holder's last renewal was applied here, by the clock; guarded by mu
+	since   time.Duration            // renewals that are not in renewed were not applied after that; guarded by mu
 }
 
 // Apply is part of raft.FSM. It returns nil or a *regions.RefusedError.
@@ -54,9 +56,12 @@ func (l *ledger) Apply(entry *raft.Log) any {
 		l.kept.Incarnation = 1
 	}
 	if c.Renew != nil {
-		l.renewed = l.clock()
+		l.renewed[c.Renew.Node] = l.clock()
 	} else {
 		l.kept.Index = entry.Index
+	}
+	if len(l.renewed) > 2*len(next.Lease.Holders)+16 {
+		l.forgetLocked()
 	}
 	k := l.kept
 	l.mu.Unlock()
@@ -64,11 +69,28 @@ func (l *ledger) Apply(entry *raft.Log) any {
 	return nil
 }
 
-// lastRenewal is when a renewal was last applied here: never before its holder noted the time.
-func (l *ledger) lastRenewal() time.Duration {
+// lastRenewal is when a node's renewal was last applied here, "" for any: never before its holder noted the time.
+func (l *ledger) lastRenewal(node string) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.renewed
+	last := l.since
+	for holder, at := range l.renewed {
+		if node == "" || node == holder {
+			last = max(last, at)
+		}
+	}
+	return last
+}
+
+// forgetLocked drops the times of those that hold nothing any more.
+func (l *ledger) forgetLocked() {
+	maps.DeleteFunc(l.renewed, func(node string, at time.Duration) bool {
+		if _, holds := l.kept.State.Lease.Holders[node]; holds {
+			return false
+		}
+		l.since = max(l.since, at)
+		return true
+	})
 }
 
 func (l *ledger) get() kept {
@@ -89,7 +111,8 @@ func (l *ledger) Restore(r io.ReadCloser) error {
 	}
 	l.mu.Lock()
 	l.kept = k
-	l.renewed = l.clock() // the renewals in it are older
+	l.since = l.clock() // the renewals in it are older
+	clear(l.renewed)
 	l.mu.Unlock()
 	l.changed(k, false)
 	return nil

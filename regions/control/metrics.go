@@ -20,7 +20,7 @@ func newMetrics(n *Node) *metrics {
 	}
 	n.cfg.Registerer.MustRegister(m.commit, m.refused,
 		gauge("shortline_control_leader", "1 while this node is the control leader.", func() float64 {
-			if _, ok := n.Leads(); ok {
+			if _, ok := n.Leading(); ok {
 				return 1
 			}
 			return 0

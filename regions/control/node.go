@@ -164,23 +164,24 @@ func (n *Node) Leader() (leader regions.ID, term uint64) {
 	return n.heard.leader, n.heard.term
 }
 
-// Leads returns the term in which this node leads and has applied all that was agreed on before; ok is false while it does not.
-func (n *Node) Leads() (term uint64, ok bool) {
+// State returns the State of View.
+func (n *Node) State() regions.State { return n.view.Load().State }
+
+// Leading returns the term in which this node leads and has applied all that was agreed on before; ok is false while it does not.
+func (n *Node) Leading() (term uint64, ok bool) {
 	if l := n.life.Load(); l != nil {
 		return l.leads()
 	}
 	return 0, false
 }
 
-// Renewed tells how long ago this voter applied a renewal of the lease; ok is false if it never did. Whoever holds the lease
-// noted the time before that.
-func (n *Node) Renewed() (ago time.Duration, ok bool) {
+// Renewed tells how long ago this voter applied the last renewal of the lease by a node, "" for any; where it knows of none,
+// since when it could have. Whoever holds the lease noted the time before that. It is 0 on a node that is no voter.
+func (n *Node) Renewed(node string) time.Duration {
 	if l := n.life.Load(); l != nil {
-		if at := l.ledger.lastRenewal(); at != 0 {
-			return n.cfg.Clock() - at, true
-		}
+		return n.cfg.Clock() - l.ledger.lastRenewal(node)
 	}
-	return 0, false
+	return 0
 }
 
 // Age tells how old what this node knows may be; ok is false if it never heard of a leader.

@@ -166,7 +166,7 @@ func (n *Node) open() (*life, error) {
 		return nil, err
 	}
 	l := &life{n: n, store: store, begun: n.cfg.Clock(), down: map[regions.ID]bool{}}
-	l.ledger = &ledger{clock: n.cfg.Clock, changed: func(k kept, renewal bool) {
+	l.ledger = &ledger{clock: n.cfg.Clock, since: l.begun, renewed: map[string]time.Duration{}, changed: func(k kept, renewal bool) {
 		n.publish(View{State: k.State, Index: k.Index, Incarnation: k.Incarnation}, renewal)
 	}}
 	l.ledger.kept.Cluster = n.cfg.Cluster

@@ -68,7 +68,7 @@ func (c *Controller) choose(ctx context.Context, op *regions.Operation) error {
 // awaitLease returns once no node can hold the lease of the old epoch: each has surrendered it, or as much time has passed
 // since its last renewal as a lease lasts by the slowest clock.
 func (c *Controller) awaitLease(ctx context.Context) error {
-	wait := c.cfg.Policy.LeaseWait()
+	wait := c.cfg.Policy.For(c.deps.Control.State().Lease).LeaseWait()
 	for {
 		changed := c.deps.Control.Changed()
 		var rest time.Duration
