@@ -21,6 +21,7 @@ import (
 type Health struct {
 	Status string            `json:"status" doc:"ok, or what is the matter"`
 	Checks map[string]string `json:"checks,omitempty" doc:"ok or the reason, by name of the check"`
+	Notes  map[string]string `json:"notes,omitempty" doc:"What is good to know and no reason not to be ready"`
 }
 
 // healthz answers GET /healthz: 200 while this node can serve reads.
@@ -66,10 +67,14 @@ func (s *Server) adminPort(e *echo.Echo, gatherer prometheus.Gatherer) {
 	e.GET("/livez", func(c echo.Context) error { return s.answer(c, http.StatusOK, "", Health{Status: "ok"}) })
 	e.GET("/readyz", func(c echo.Context) error {
 		checks, ready := s.checks(c.Request().Context())
-		if !ready {
-			return s.answer(c, http.StatusServiceUnavailable, "", Health{Status: "not ready", Checks: checks})
+		notes := map[string]string{}
+		for name, note := range s.notes {
+			notes[name] = note()
 		}
-		return s.answer(c, http.StatusOK, "", Health{Status: "ok", Checks: checks})
+		if !ready {
+			return s.answer(c, http.StatusServiceUnavailable, "", Health{Status: "not ready", Checks: checks, Notes: notes})
+		}
+		return s.answer(c, http.StatusOK, "", Health{Status: "ok", Checks: checks, Notes: notes})
 	})
 	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{})))
 	e.GET("/debug/pprof/*", echo.WrapHandler(http.HandlerFunc(pprof.Index)))

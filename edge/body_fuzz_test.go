@@ -18,7 +18,7 @@ func (n *testNode) serve(t *testing.T, method, path, body string) reply {
 	req.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	n.server.Handler().ServeHTTP(w, req)
-	rep := reply{w.Code, w.Header(), w.Body.Bytes()}
+	rep := reply{"local", w.Code, w.Header(), w.Body.Bytes()}
 	if rep.status >= 500 || !json.Valid(rep.body) {
 		t.Fatalf("%s %s with %q answers %d %s", method, path, body, rep.status, rep.body)
 	}

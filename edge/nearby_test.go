@@ -346,7 +346,7 @@ func TestNearbyNotYet(t *testing.T) {
 	}
 	n.get(t, "/v1/nearby?lat=1&lng=2&sort=fastest").wantProblem(t, 422, "not-yet")
 	n.get(t, "/v1/nearby?lat=1&lng=2&sort=distance").want(t, 200)
-	for _, path := range []string{"/v1/heatmap", "/v1/route", "/v1/regions", "/v1/live"} {
+	for _, path := range []string{"/v1/heatmap"} {
 		n.get(t, path).wantProblem(t, 404, "not-found")
 	}
 }

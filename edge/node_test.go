@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -19,6 +20,8 @@ import (
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/edge"
+	"github.com/shortline/shortline/geo"
+	"github.com/shortline/shortline/regions"
 	"github.com/shortline/shortline/replication"
 	"github.com/shortline/shortline/replication/sqlite"
 )
@@ -53,6 +56,9 @@ type nodeSetup struct {
 	// adminAddr is what the admin listener says its address is, where it is set.
 	adminAddr net.Addr
 	elsewhere edge.Elsewhere
+	// view and geoIP are those of edge.Deps.
+	view  func() *regions.View
+	geoIP func(netip.Addr) (geo.Point, bool)
 }
 
 // testNode is a whole node: an SQLite store in a folder of its own behind a fault injector, feed, batcher, and a Server on
@@ -65,6 +71,7 @@ type testNode struct {
 	feed       *replication.Feed
 	batcher    *replication.Batcher
 	server     *edge.Server
+	region     string
 	client     *http.Client // checks every exchange with the public port against the document
 	plain      *http.Client // does not
 	// stop begins the shutdown, and served is what Run returned; both may be used any number of times.
@@ -79,7 +86,10 @@ func newTestNode(t testing.TB, setups ...func(*nodeSetup)) *testNode {
 	for _, s := range setups {
 		s(&setup)
 	}
-	n := &testNode{clock: &clock{now: morning}}
+	n := &testNode{clock: &clock{now: morning}, region: "local"}
+	if setup.edge.Region != "" {
+		n.region = setup.edge.Region
+	}
 	db, err := sqlite.Open(t.Context(), sqlite.Config{Dir: t.TempDir(), Now: n.clock.Now})
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +111,7 @@ func newTestNode(t testing.TB, setups ...func(*nodeSetup)) *testNode {
 	setup.batcher.Committed = func(replication.Token) { n.feed.Poke() }
 	n.batcher = replication.NewBatcher(n.store, setup.batcher)
 	n.server, err = edge.New(setup.edge, edge.Deps{
-		Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: n.store, Rollups: n.store, Metrics: registry, Now: n.clock.Now, Elsewhere: setup.elsewhere})
+		Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: n.store, Rollups: n.store, View: setup.view, GeoIP: setup.geoIP, Metrics: registry, Now: n.clock.Now, Elsewhere: setup.elsewhere})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,6 +190,7 @@ func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastRe
 
 // reply is an answer that was read to its end.
 type reply struct {
+	region string // of the node that was asked
 	status int
 	header http.Header
 	body   []byte
@@ -237,7 +248,7 @@ func (n *testNode) try(client *http.Client, method, target, body string, headers
 	}
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(res.Body)
-	return reply{res.StatusCode, res.Header, text}, err
+	return reply{n.region, res.StatusCode, res.Header, text}, err
 }
 
 func (n *testNode) get(t testing.TB, target string, headers ...string) reply {
@@ -316,8 +327,8 @@ func (r reply) want(t testing.TB, status int) reply {
 	if r.status != status {
 		t.Fatalf("answered %d, want %d; the body is %s", r.status, status, r.body)
 	}
-	if r.header.Get("Shortline-Region") != "local" {
-		t.Errorf("Shortline-Region is %q, want local", r.header.Get("Shortline-Region"))
+	if r.header.Get("Shortline-Region") != r.region && r.header.Get("Shortline-Relayed") != r.region {
+		t.Errorf("Shortline-Region is %q, want %s", r.header.Get("Shortline-Region"), r.region)
 	}
 	if r.header.Get("X-Request-Id") == "" {
 		t.Error("X-Request-Id is missing")

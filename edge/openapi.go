@@ -102,7 +102,7 @@ func newDocuments(version string, routes []route) (documents, error) {
 			License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}},
 		Servers: []*huma.Server{{URL: "/"}},
 		Tags: []*huma.Tag{{Name: "Find", Description: "Which store near me has the shortest line?"}, {Name: "Queues", Description: "Live queue lengths."}, {Name: "Live", Description: "Queues as they change."},
-			{Name: "Insight", Description: "What queues usually are, and what they will be."}, {Name: "Stores", Description: "The stores themselves."}, {Name: "Service", Description: "The node and its keys."}},
+			{Name: "Insight", Description: "What queues usually are, and what they will be."}, {Name: "Stores", Description: "The stores themselves."}, {Name: "Regions", Description: "Which region to use, and how each is."}, {Name: "Service", Description: "The node and its keys."}},
 		Components: &huma.Components{Schemas: registry, SecuritySchemes: map[string]*huma.SecurityScheme{
 			"key": {Type: "http", Scheme: "bearer", BearerFormat: "sl_…", Description: "An API key, made with: shortline keys create"}}},
 		Paths: map[string]*huma.PathItem{},
@@ -179,6 +179,9 @@ func (r *route) operation(registry huma.Registry) *huma.Operation {
 	if d.token {
 		headers[headerToken] = &huma.Param{Description: "Send it back to see this or newer, at any node", Schema: &huma.Schema{Type: huma.TypeString}}
 	}
+	if r.method == http.MethodGet && steerable(r.path) {
+		r.steered(op, headers)
+	}
 	success := &huma.Response{Description: "Done", Headers: maps.Clone(headers)}
 	for name, description := range d.headers {
 		success.Headers[name] = &huma.Param{Description: description, Schema: &huma.Schema{Type: huma.TypeString}}
@@ -229,6 +232,22 @@ func (r *route) operation(registry huma.Registry) *huma.Operation {
 			Content: map[string]*huma.MediaType{"application/problem+json": {Schema: registry.Schema(reflect.TypeFor[Problem](), true, "Problem")}}}
 	}
 	return op
+}
+
+// steered says of a read that it may be led to another region.
+func (r *route) steered(op *huma.Operation, headers map[string]*huma.Param) {
+	text := func(description string) *huma.Param {
+		return &huma.Param{Description: description, Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	op.Parameters = append(op.Parameters, &huma.Param{Name: steeredParam, In: "query", Schema: &huma.Schema{Type: huma.TypeString},
+		Description: "Set by a redirect from another region, so that the request is not redirected again"})
+	headers[headerNearest] = text("A region that would serve this client better")
+	headers[headerNearestURL] = text("Its base URL")
+	headers[headerRelayed] = text("The region that passed the request on, because it could not serve it")
+	redirected := maps.Clone(headers)
+	redirected["Location"] = text("The same request at a region that is nearer")
+	redirected["Cache-Control"] = text("no-store")
+	op.Responses[strconv.Itoa(http.StatusTemporaryRedirect)] = &huma.Response{Description: "Another region is nearer", Headers: redirected}
 }
 
 // documentRoutes are the calls that serve the documents.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"strings"
 	"time"
@@ -18,7 +19,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/geo"
 	"github.com/shortline/shortline/insight"
+	"github.com/shortline/shortline/regions"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -44,6 +47,8 @@ type Config struct {
 	ShutdownTimeout time.Duration
 	// Live bounds live updates.
 	Live LiveConfig
+	// Steer says where the node is and how it leads clients to other regions.
+	Steer SteerConfig
 }
 
 // Validate reports every fault of c at once.
@@ -62,6 +67,9 @@ func (c *Config) Validate() error {
 	}
 	if c.DetailsBytes < 0 {
 		faults = append(faults, fmt.Errorf("details-cache: %d is negative", c.DetailsBytes))
+	}
+	if err := c.Steer.validate(); err != nil {
+		faults = append(faults, err)
 	}
 	return errors.Join(append(faults, c.Live.faults()...)...)
 }
@@ -108,9 +116,15 @@ type Deps struct {
 	Details replication.Details
 	// Rollups reads the past of stores, for stats and forecasts; nil: there is none.
 	Rollups Rollups
-	// Elsewhere tells where live clients go when this node stops; nil: they are not told.
+	// Elsewhere tells where live clients go when this node stops; nil: to the regions of View, if that is set.
 	Elsewhere Elsewhere
-	Log       *slog.Logger
+	// View is what is known of all regions; it must not block. nil: there is no other node.
+	View func() *regions.View
+	// GeoIP finds where an address is; nil: it is not known of any.
+	GeoIP func(netip.Addr) (geo.Point, bool)
+	// Notes are what /readyz tells beside its checks; a function for each name, which must not block.
+	Notes map[string]func() string
+	Log   *slog.Logger
 	// Metrics is where the server registers its own and what /metrics shows.
 	Metrics *prometheus.Registry
 	Now     func() time.Time // nil: time.Now
@@ -130,6 +144,9 @@ type Server struct {
 	now     func() time.Time
 	metrics *metrics
 	live    *liveHub
+	// steering leads clients to other regions.
+	steering *steering
+	notes    map[string]func() string
 
 	regionHeader []string
 	docs         documents
@@ -167,6 +184,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.metrics = newMetrics(registry, s.catalog)
 	registry.MustRegister(accuracyMetrics{s.scores, s.now})
 	s.details = newDetailsCache(s.catalog, deps.Details, cfg.DetailsBytes, registry)
+	s.steering, s.notes = newSteering(s, &deps, registry), deps.Notes
+	if deps.Elsewhere == nil && deps.View != nil {
+		deps.Elsewhere = s.steering
+	}
 	s.live = newLiveHub(s, deps.Elsewhere, registry)
 
 	e := s.newEcho()
@@ -174,10 +195,11 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		AllowOrigins:  []string{"*"},
 		AllowMethods:  []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete},
 		AllowHeaders:  []string{"Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", headerToken, headerRequestID},
-		ExposeHeaders: []string{headerToken, headerRegion, headerRequestID, "ETag", "Retry-After", "Idempotent-Replayed"},
+		ExposeHeaders: []string{headerToken, headerRegion, headerRequestID, "ETag", "Retry-After", "Idempotent-Replayed", headerNearest, headerNearestURL},
 		MaxAge:        3600,
 	}))
-	routes := s.publicRoutes()
+	e.Use(s.steer)
+	routes := append(s.publicRoutes(), s.regionRoutes()...)
 	s.register(e, routes)
 	if !cfg.NoPublicAdmin {
 		admin := s.adminRoutes(s.requireAdmin)
