@@ -48,6 +48,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.AddCommand(
 		newServeCommand(a),
 		newImportCommand(a),
+		newImportLostCommand(a),
 		newNearbyCommand(a),
 		newQueueCommand(a),
 		newKeysCommand(a),
