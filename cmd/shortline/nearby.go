@@ -18,7 +18,7 @@ import (
 func newNearbyCommand(a *app) *cobra.Command {
 	var query client.NearbyQuery
 	var maxWait waitFlag
-	var asJSON bool
+	var asJSON, watching bool
 	cmd := &cobra.Command{
 		Use:   "nearby LAT,LNG",
 		Short: "which stores are near, and how long are their lines?",
@@ -27,7 +27,8 @@ with their lines and the waits to expect: most people wait no longer than the
 second number.`,
 		Example: `  shortline nearby 40.7580,-73.9855
   shortline nearby -33.87,151.21 --radius 2km --open-now --max-wait 10m
-  shortline nearby 40.7580,-73.9855 --json | jq '.stores[0]'`,
+  shortline nearby 40.7580,-73.9855 --json | jq '.stores[0]'
+  shortline nearby 40.7580,-73.9855 --watch`,
 		Args: cobra.RangeArgs(1, 2),
 	}
 	flags := cmd.Flags()
@@ -38,7 +39,8 @@ second number.`,
 	flags.Var(&maxWait, "max-wait", "only stores with an expected wait of at most this `time`: seconds, or 10m")
 	flags.StringArrayVar(&query.Tags, "tag", nil, "only stores with this `tag`; may be given several times")
 	flags.StringVar(&query.Brand, "brand", "", "only stores of this `brand`")
-	flags.BoolVar(&asJSON, "json", false, "print what the API answered")
+	flags.BoolVar(&asJSON, "json", false, "print what the API answered; with --watch a line of JSON for each change")
+	flags.BoolVar(&watching, "watch", false, "go on: print each line that changes, and the table again when other stores are near, until Ctrl-C")
 	to := newTarget(a, flags, false)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		lat, lng, err := parsePlace(strings.Join(args, ","))
@@ -49,9 +51,16 @@ second number.`,
 			return usagef(cmd, "--limit 0 asks for nothing; 1 to 100 are possible")
 		}
 		query.Lat, query.Lng, query.MaxWait = lat, lng, maxWait.value
+		if watching && (query.Sort != "" || query.OpenNow || query.MaxWait != nil || len(query.Tags) > 0 || query.Brand != "") {
+			return usagef(cmd, "--watch follows the nearest stores, whichever they are: leave --sort, --open-now, --max-wait, --tag and --brand out")
+		}
 		c, err := to.client(nil)
 		if err != nil {
 			return err
+		}
+		if watching {
+			w := &nearbyWatch{app: a, client: c, query: query, asJSON: asJSON}
+			return explainWatch(to, "nearby", w.follow(cmd.Context()))
 		}
 		answer, err := c.Nearby(cmd.Context(), query)
 		if err != nil {

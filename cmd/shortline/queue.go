@@ -170,9 +170,13 @@ func newQueueWatchCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch ID...",
 		Short: "follow lines: print one whenever it changes, until Ctrl-C",
-		Args:  cobra.MinimumNArgs(1),
+		Long: `Prints the lines of stores, and each one again whenever it changes. The service
+sends the changes over a WebSocket; when it goes away the next region takes its
+place. Where no WebSocket can be had (an older service, or a proxy in between),
+or with --interval, it asks again and again instead.`,
+		Args: cobra.MinimumNArgs(1),
 	}
-	cmd.Flags().DurationVar(&interval, "interval", time.Second, "how often to ask")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "ask this often, instead of following the live stream")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a line of JSON for each change")
 	to := newTarget(a, cmd.Flags(), false)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -188,15 +192,17 @@ func newQueueWatchCommand(a *app) *cobra.Command {
 			return err
 		}
 		w := &watch{client: c, ids: ids, asJSON: asJSON, stdout: a.stdout, stderr: a.stderr, last: make([]client.Queue, len(ids))}
-		if err := w.run(cmd.Context(), interval); err != nil {
-			return fmt.Errorf("queue watch: %w", to.explain(err))
+		if !cmd.Flags().Changed("interval") {
+			if err = w.follow(cmd.Context()); !noLive(err) {
+				return explainWatch(to, "queue watch", err)
+			}
 		}
-		return nil
+		return explainWatch(to, "queue watch", w.run(cmd.Context(), interval))
 	}
 	return cmd
 }
 
-// watch polls queues and prints those that changed.
+// watch follows queues and prints those that changed.
 type watch struct {
 	client         *client.Client
 	ids            []shortline.StoreID
