@@ -49,8 +49,9 @@ func (c *clock) advance(d time.Duration) {
 
 // nodeSetup is what a test may choose about its node.
 type nodeSetup struct {
-	edge    edge.Config
-	batcher replication.BatcherConfig
+	operator edge.Operator
+	edge     edge.Config
+	batcher  replication.BatcherConfig
 	// faults is armed before anything reads the store, where it is set.
 	faults func(*faultyStore)
 	// adminAddr is what the admin listener says its address is, where it is set.
@@ -111,7 +112,7 @@ func newTestNode(t testing.TB, setups ...func(*nodeSetup)) *testNode {
 	setup.batcher.Committed = func(replication.Token) { n.feed.Poke() }
 	n.batcher = replication.NewBatcher(n.store, setup.batcher)
 	n.server, err = edge.New(setup.edge, edge.Deps{
-		Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: n.store, Rollups: n.store, View: setup.view, GeoIP: setup.geoIP, Metrics: registry, Now: n.clock.Now, Elsewhere: setup.elsewhere})
+		Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: n.store, Rollups: n.store, View: setup.view, GeoIP: setup.geoIP, Metrics: registry, Now: n.clock.Now, Elsewhere: setup.elsewhere, Operator: setup.operator})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,6 +363,8 @@ type problem struct {
 	Type, Title, Detail string
 	Status              int
 	Errors              []shortline.FieldError
+	Rule                regions.Rule
+	Blockers            []*regions.RefusedError
 }
 
 func (p problem) fields() []string {

@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/regions"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -23,6 +24,9 @@ type Problem struct {
 	Detail string `json:"detail" doc:"What is wrong with this request, and what to do about it"`
 	// Errors names every field at fault, for bad input.
 	Errors []shortline.FieldError `json:"errors,omitempty" doc:"Every field at fault"`
+	// Rule and Blockers name the rules that an operator's verb would break.
+	Rule     regions.Rule            `json:"rule,omitempty" doc:"The first rule that refuses an operator's verb"`
+	Blockers []*regions.RefusedError `json:"blockers,omitempty" doc:"Every rule that refuses it, in words"`
 }
 
 // problemKind is one of the kinds of problem that there are. Its name is the last part of the problem's type.
@@ -55,13 +59,15 @@ var (
 	kindStoreUnavailable   = problemKind{"store-unavailable", 503, "The store cannot be reached", "Nothing was changed. Try again after Retry-After seconds."}
 	kindTimeout            = problemKind{"timeout", 503, "Took too long", "Narrow the search (a smaller radius, fewer filters) or try again."}
 	kindNoPrimary          = problemKind{"no-primary", 503, "No primary region at the moment", "Nothing was written. Try again after Retry-After seconds; reads go on."}
+	kindRefused            = problemKind{"refused", 409, "A rule refuses this", "Nothing was changed. The rule says what speaks against it; some may be overridden with force, a reason and the region's name as confirm."}
+	kindNoLeader           = problemKind{"no-leader", 503, "The control plane has no leader at the moment", "Nothing was changed. Try again after Retry-After seconds; if it lasts, a majority of the voters is missing."}
 	kindUnknown            = problemKind{"outcome-unknown", 504, "The outcome is unknown", "The write may or may not have happened. Retry with the same Idempotency-Key to learn which."}
 )
 
 // problemKinds lists every kind, for the documentation.
 func problemKinds() []problemKind {
 	return []problemKind{kindMalformed, kindInvalid, kindNotYet, kindUnauthorized, kindForbidden, kindNotFound, kindMethod, kindTokenLost, kindUpgrade, kindTooManyConnections, kindTooManyMessages, kindTooLarge,
-		kindMedia, kindIdempotency, kindInternal, kindOverloaded, kindNotReady, kindBehind, kindStoreUnavailable, kindTimeout, kindNoPrimary, kindUnknown}
+		kindMedia, kindIdempotency, kindInternal, kindOverloaded, kindNotReady, kindBehind, kindStoreUnavailable, kindTimeout, kindNoPrimary, kindRefused, kindNoLeader, kindUnknown}
 }
 
 // apiError is an error with a problem of its own.
@@ -69,6 +75,7 @@ type apiError struct {
 	kind       problemKind
 	detail     string
 	errors     []shortline.FieldError
+	blockers   []*regions.RefusedError
 	retryAfter time.Duration
 	cause      error
 }
@@ -83,7 +90,11 @@ func (e *apiError) Error() string {
 func (e *apiError) Unwrap() error { return e.cause }
 
 func (e *apiError) problem() Problem {
-	return Problem{Type: "/problems/" + e.kind.name, Title: e.kind.title, Status: e.kind.status, Detail: e.detail, Errors: e.errors}
+	p := Problem{Type: "/problems/" + e.kind.name, Title: e.kind.title, Status: e.kind.status, Detail: e.detail, Errors: e.errors, Blockers: e.blockers}
+	if len(e.blockers) > 0 {
+		p.Rule = e.blockers[0].Rule
+	}
+	return p
 }
 
 // malformed is the 400 for one field.
@@ -104,6 +115,7 @@ func asAPIError(err error) *apiError {
 	var faults *shortline.InvalidError
 	var tooLarge *http.MaxBytesError
 	var echoErr *echo.HTTPError
+	var rule *regions.RefusedError
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -111,6 +123,10 @@ func asAPIError(err error) *apiError {
 		return &apiError{kind: kindInvalid, detail: faults.Error(), errors: faults.Faults}
 	case errors.As(err, &tooLarge):
 		return &apiError{kind: kindTooLarge, detail: fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
+	case errors.As(err, &rule) && rule.Rule == regions.RuleNoLeader:
+		return &apiError{kind: kindNoLeader, detail: rule.Detail, retryAfter: 2 * time.Second}
+	case errors.As(err, &rule):
+		return refused(rule)
 	case errors.Is(err, replication.ErrOutcomeUnknown):
 		return &apiError{kind: kindUnknown, detail: "the write may or may not have been committed; retry with the same Idempotency-Key", cause: err}
 	case errors.Is(err, ErrNoPrimary), errors.Is(err, ErrNotPrimary):

@@ -84,7 +84,7 @@ func (s *Server) publicRoutes() []route {
 
 // adminRoutes are the calls under /admin/v1/, each behind guard.
 func (s *Server) adminRoutes(guard echo.MiddlewareFunc) []route {
-	return []route{
+	return append(s.operateRoutes(guard), []route{
 		{http.MethodPost, "/admin/v1/keys", guard(s.createKey), operation{
 			id: "createKey", tag: "Service", summary: "Make an API key", body: jsonBody(KeyRequest{}), scope: shortline.ScopeAdmin,
 			answer: NewKeyAnswer{}, status: 201, token: true, problems: writeProblems(kindTooLarge, kindMedia)}},
@@ -94,7 +94,7 @@ func (s *Server) adminRoutes(guard echo.MiddlewareFunc) []route {
 		{http.MethodDelete, "/admin/v1/keys/:id", guard(s.revokeKey), operation{
 			id: "revokeKey", tag: "Service", summary: "Revoke an API key", scope: shortline.ScopeAdmin,
 			answer: shortline.Key{}, token: true, problems: writeProblems(kindNotFound)}},
-	}
+	}...)
 }
 
 // writeProblems are the problems that every write may meet, and more.

@@ -124,7 +124,9 @@ type Deps struct {
 	GeoIP func(netip.Addr) (geo.Point, bool)
 	// Notes are what /readyz tells beside its checks; a function for each name, which must not block.
 	Notes map[string]func() string
-	Log   *slog.Logger
+	// Operator carries out operators' verbs; nil: there is no control plane, and this region is alone.
+	Operator Operator
+	Log      *slog.Logger
 	// Metrics is where the server registers its own and what /metrics shows.
 	Metrics *prometheus.Registry
 	Now     func() time.Time // nil: time.Now
@@ -147,6 +149,8 @@ type Server struct {
 	// steering leads clients to other regions.
 	steering *steering
 	notes    map[string]func() string
+
+	operator Operator
 
 	regionHeader []string
 	docs         documents
@@ -173,6 +177,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	if s.now == nil {
 		s.now = time.Now
+	}
+	if s.operator = deps.Operator; s.operator == nil {
+		s.operator = alone{regions.ID(cfg.Region), s.now}
 	}
 	if s.rollups == nil {
 		s.rollups = noPast{}

@@ -79,11 +79,11 @@ type Cluster struct {
 	Complete      bool            `json:"complete"` // false: not from the leader, without what only it sees
 	Durability    Durability      `json:"durability"`
 	Sync          []ID            `json:"sync"`
-	Paused        *Note           `json:"paused"`
-	Operation     *Operation      `json:"operation"`
-	LastAutomatic *Automatic      `json:"last_automatic"`
-	LeaseS        *float64        `json:"lease_age_s"` // since the last renewal
-	Risk          *Risk           `json:"risk"`
+	Paused        *Note           `json:"paused,omitempty"`
+	Operation     *Operation      `json:"operation,omitempty"`
+	LastAutomatic *Automatic      `json:"last_automatic,omitempty"`
+	LeaseS        *float64        `json:"lease_age_s,omitempty"` // since the last renewal
+	Risk          *Risk           `json:"risk,omitempty"`
 	Blocked       []*RefusedError `json:"blocked"` // what bars a failover that is wanted now
 	Regions       []ClusterRegion `json:"regions"`
 	At            time.Time       `json:"at"`
@@ -98,10 +98,10 @@ type ClusterRegion struct {
 	Rebuild  bool            `json:"rebuild"`
 	Why      string          `json:"why,omitempty"`
 	Sync     bool            `json:"sync"` // it confirms writes
-	Database *DatabaseStatus `json:"database"`
+	Database *DatabaseStatus `json:"database,omitempty"`
 	Silent   float64         `json:"silent_s"` // for how long its agent has not answered
 	Err      string          `json:"err,omitempty"`
-	LagBytes *int64          `json:"lag_bytes"`
+	LagBytes *int64          `json:"lag_bytes,omitempty"`
 }
 
 // Explanation says why a region can or cannot be primary now.
