@@ -106,6 +106,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	inFlight atomic.Int64
+	answered atomic.Uint64
 	// series remembers the two metrics of a (method, route, status), so that a request does not look labels up.
 	series sync.Map // seriesKey -> *series
 }
@@ -146,6 +147,9 @@ func newMetrics(r prometheus.Registerer, catalog *Catalog) *metrics {
 	return m
 }
 
+// Requests is how many requests this node has answered so far, on both ports.
+func (s *Server) Requests() uint64 { return s.metrics.answered.Load() }
+
 // done counts one request. A path that no route has is counted under one name, and so are odd methods: labels are bounded.
 func (m *metrics) done(method, route string, status int, d time.Duration) {
 	if route == "" {
@@ -162,6 +166,7 @@ func (m *metrics) done(method, route string, status int, d time.Duration) {
 		v, _ = m.series.LoadOrStore(key, &series{m.requests.WithLabelValues(method, route, strconv.Itoa(status)), m.seconds.WithLabelValues(method, route)})
 	}
 	s := v.(*series)
+	m.answered.Add(1)
 	s.requests.Inc()
 	s.seconds.Observe(d.Seconds())
 }

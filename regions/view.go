@@ -181,6 +181,25 @@ func (v *View) Primary() (id ID, ok bool) {
 	return "", false
 }
 
+// Listeners returns the nodes of a region that are alive and listen for other nodes, those that are ready first.
+func (v *View) Listeners(id ID) []Node {
+	p := v.Place(id)
+	if p == nil {
+		return nil
+	}
+	var ready, rest []Node
+	for _, n := range p.Nodes {
+		switch {
+		case !n.Alive || n.Cluster == "":
+		case n.Ready():
+			ready = append(ready, n)
+		default:
+			rest = append(rest, n)
+		}
+	}
+	return append(ready, rest...)
+}
+
 // Headroom is how many requests a second the other regions could take before they are at limit of their capacity.
 func (v *View) Headroom(id ID, limit float64) float64 {
 	var sum float64

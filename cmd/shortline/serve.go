@@ -20,6 +20,8 @@ import (
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/edge"
+	"github.com/shortline/shortline/geo"
+	"github.com/shortline/shortline/regions/gossip"
 	"github.com/shortline/shortline/replication"
 	"github.com/shortline/shortline/replication/rediscache"
 )
@@ -42,13 +44,17 @@ nodes may share it; the data folder then holds the admin key and a snapshot
 from which the node can start while the database is down. The first node
 creates the schema. A node of another region reads from a standby near it
 (--postgres-replica) and sends its writes to nodes of the primary region
-(--forward-to), which listen for them (--cluster-listen).`
+(--forward-to), which listen for them (--cluster-listen).
+
+With --gossip-listen and --join the nodes of all regions learn of each other;
+clients are then told the region to use (GET /v1/route), or led to it (--steer).`
 
 // serveSettings are the flags of serve.
 type serveSettings struct {
 	edge edge.Config
 	storeSettings
 	clusterSettings
+	placeSettings
 	listen, admin     string
 	publicAdmin       bool
 	detailsCache      byteSize
@@ -78,6 +84,7 @@ func newServeCommand(a *app) *cobra.Command {
 	f.StringVar(&s.clusterListen, "cluster-listen", "", "`address` for writes that other regions forward; for a private network, it is not encrypted yet")
 	f.StringVar(&s.clusterKey, "cluster-key", "", "`secret` that all nodes have, 16 bytes or more; better set as SHORTLINE_CLUSTER_KEY")
 	f.StringSliceVar(&s.forwardTo, "forward-to", nil, "cluster `addresses` of the primary region's nodes: writes go there instead of to the database")
+	s.bind(f)
 	f.StringVar(&s.listen, "listen", "127.0.0.1:8080", "`address` of the API")
 	f.StringVar(&s.admin, "admin-listen", "127.0.0.1:8081", "`address` of the admin port; keep it on loopback or in a private network")
 	f.StringVar(&s.edge.Region, "region", "local", "`name` of this node's region")
@@ -107,6 +114,9 @@ func newServeCommand(a *app) *cobra.Command {
 func (s *serveSettings) validate() error {
 	s.edge.NoPublicAdmin, s.edge.DetailsBytes = !s.publicAdmin, int(s.detailsCache)
 	var faults []error
+	if err := s.placeSettings.apply(&s.edge); err != nil {
+		faults = append(faults, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
+	}
 	if err := s.edge.Validate(); err != nil {
 		faults = append(faults, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	}
@@ -170,6 +180,9 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 		return err
 	}
 	defer func() { _ = admin.Close() }()
+	if s.edge.Steer.URL == "" {
+		s.edge.Steer.URL = "http://" + s.advertised(public.Addr())
+	}
 	control := s.staticControl()
 	store, lanes, err := s.open(ctx, control, log)
 	if err != nil {
@@ -190,6 +203,7 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 		}
 		defer func() { _ = n.peerListener.Close() }()
 	}
+	n.adminURL = "http://" + s.advertised(admin.Addr())
 	return n.run(ctx, public, admin)
 }
 
@@ -225,6 +239,11 @@ type node struct {
 	cache        *rediscache.Cache           // nil: none
 	deployment   string                      // id of the database; "": the embedded one, or one that was never reached
 	keeper       *replication.SnapshotKeeper // nil: no local snapshot
+
+	gossip   *gossip.Gossip // nil: this node knows of no other
+	geoIP    *geo.GeoIP     // nil: none
+	rate     rateMeter
+	adminURL string
 }
 
 func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, store replication.Store, lanes int, control control) (*node, error) {
@@ -266,8 +285,16 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, st
 			return nil, err
 		}
 	}
+	if err = n.newGossip(log, registry); err != nil {
+		return nil, err
+	}
+	findAddr, err := n.openGeoIP(log, registry)
+	if err != nil {
+		return nil, err
+	}
 	s.edge.Version = a.version
-	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Rollups: store, Log: log, Metrics: registry})
+	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Rollups: store,
+		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Log: log, Metrics: registry})
 	return n, err
 }
 
@@ -305,6 +332,13 @@ func (n *node) run(ctx context.Context, public, admin net.Listener) error {
 	}
 	if n.peer != nil {
 		use(func() error { return n.peer.Run(alive, n.peerListener) })
+	}
+	if n.gossip != nil {
+		use(func() error { return n.gossiping(alive, serving) })
+		use(func() error { return n.moveLive(alive) })
+	}
+	if n.geoIP != nil {
+		use(func() error { return n.geoIP.Run(alive) })
 	}
 	if n.cache != nil {
 		group.Go(func() error { return n.cache.Run(following) })

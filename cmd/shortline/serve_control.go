@@ -24,6 +24,8 @@ type control struct {
 	// lineage and forkOf tell which history counts (nil: it never forks).
 	lineage func() replication.Lineage
 	forkOf  func(epoch uint64) (lsn uint64, known bool)
+	// state is what the control plane agreed on, nil while that is not known (nil: there is none).
+	state func() *regions.State
 }
 
 // staticControl is that of the flags: this region is the primary for good, or the nodes of --forward-to are in the one that is.

@@ -36,7 +36,7 @@ type rule struct {
 // rules has an entry for every package that may exist: a new one needs a reason, and its entry here.
 var rules = map[string]rule{
 	".":                      {stdOnly: true},
-	"geo":                    {own: []string{"."}, only: []string{"github.com/uber/h3-go"}},
+	"geo":                    {own: []string{"."}, only: []string{"github.com/uber/h3-go", "github.com/oschwald/maxminddb-golang"}},
 	"replication":            {own: []string{".", "geo"}},
 	"replication/postgres":   {own: adapter},
 	"replication/sqlite":     {own: adapter},
@@ -44,6 +44,7 @@ var rules = map[string]rule{
 	"replication/storetest":  {own: adapter},
 	"regions":                {own: []string{".", "geo"}},
 	"regions/gossip":         {own: []string{".", "geo", "regions", "internal/peer"}},
+	"regions/dnsserver":      {own: []string{".", "geo", "regions"}},
 	"regions/control":        {own: []string{".", "geo", "regions", "internal/peer"}},
 	"regions/agent":          {own: []string{".", "geo", "regions", "internal/peer"}},
 	"regions/failover":       {own: []string{".", "geo", "regions", "internal/peer"}},
@@ -70,6 +71,7 @@ var reserved = []struct {
 	by     []string
 }{
 	{"github.com/uber/h3-go", []string{"geo"}},
+	{"github.com/oschwald/maxminddb-golang", []string{"geo"}},
 	{"github.com/labstack/echo", []string{"edge", "bench"}}, // bench compares with a bare handler
 	{"github.com/danielgtaylor/huma", []string{"edge"}},
 	{"github.com/mattn/go-sqlite3", []string{"replication/sqlite"}},
@@ -80,12 +82,13 @@ var reserved = []struct {
 	{"github.com/hashicorp/memberlist", []string{"regions/gossip"}},
 	{"github.com/hashicorp/serf", []string{"regions/gossip"}},
 	{"github.com/gobwas/ws", []string{"edge", "edge/client", "bench", "cmd/shortline"}},
+	{"github.com/miekg/dns", []string{"regions/dnsserver"}},
 	{"github.com/spf13/cobra", []string{"cmd/shortline"}},
 	{"github.com/vbauerster/mpb", []string{"cmd/shortline"}},
 }
 
 // onlyFile narrows a reserved module down to one file of its package.
-var onlyFile = map[string]string{"github.com/uber/h3-go": "geo/cell.go"}
+var onlyFile = map[string]string{"github.com/uber/h3-go": "geo/cell.go", "github.com/oschwald/maxminddb-golang": "geo/geoip.go"}
 
 // noNames say nothing about what is inside.
 var noNames = []string{"util", "utils", "common", "helper", "helpers", "model", "models"}

@@ -51,7 +51,7 @@ type Gossip struct {
 	nodes   map[string]*node // guarded by mu; by name, this one included
 	own     *message         // guarded by mu; as last told
 	again   bool             // guarded by mu: tell it again even if nothing is new
-	readers []chan struct{}  // guarded by mu
+	changed chan struct{}    // guarded by mu; closed and replaced when the view changes in what matters
 
 	spill     regions.Spill // of the publisher alone
 	published time.Time     // of the publisher alone
@@ -82,7 +82,7 @@ func New(cfg Config) (*Gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("network coordinates: %w", err)
 	}
-	g := &Gossip{cfg: cfg, name: cfg.Name, log: cfg.Log, coords: coords, born: time.Now(), nodes: map[string]*node{},
+	g := &Gossip{cfg: cfg, name: cfg.Name, log: cfg.Log, coords: coords, born: time.Now(), nodes: map[string]*node{}, changed: make(chan struct{}),
 		wake: make(chan struct{}, 1), urge: make(chan struct{}, 1)}
 	if g.name == "" {
 		g.name = defaultName(&cfg)
@@ -132,14 +132,12 @@ func (g *Gossip) Name() string { return g.name }
 // View is what is known just now. It is never nil and costs nothing to ask for.
 func (g *Gossip) View() *regions.View { return g.view.Load() }
 
-// Changed returns a channel of its own that is sent to, without blocking, when the view has changed in what matters for
-// where to send something: who is ready, who takes writes, where. It is for readers that live as long as the node.
+// Changed returns a channel that is closed once the view has changed, since the call, in what matters for where to send
+// something: who is ready, who takes writes, where.
 func (g *Gossip) Changed() <-chan struct{} {
-	ch := make(chan struct{}, 1)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.readers = append(g.readers, ch)
-	return ch
+	return g.changed
 }
 
 // Refresh makes the node tell of itself, and look at what the control plane agreed on, at once instead of within a second.
@@ -374,9 +372,8 @@ func (g *Gossip) makeViewLocked(now time.Time) {
 	next := regions.NewView(g.name, g.cfg.Region, nodes, g.cfg.State(), now)
 	last := g.view.Swap(next)
 	if last != nil && matters(last, next) {
-		for _, ch := range g.readers {
-			poke(ch)
-		}
+		close(g.changed)
+		g.changed = make(chan struct{})
 	}
 }
 
