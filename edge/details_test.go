@@ -80,7 +80,7 @@ func TestDetailsText(t *testing.T) {
 		{"some", full, fieldName | fieldLng | fieldAddress, `{"name":"Bob's \"Café\" \u003c\u0026\u003e","lng":179.123456789,"address":{"city":"Zürich"}}`},
 		{"one", full, fieldOpen, `{"open":null}`},
 	} {
-		got := string((&Server{}).appendFound(nil, &found{record: rec, details: c.details, distance: 1234.5}, c.fields, now))
+		got := string((&Server{}).appendFound(nil, &found{record: rec, details: c.details, distance: 1234.5}, &nearbyQuery{fields: c.fields}, now))
 		if got != c.want || !json.Valid([]byte(got)) {
 			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
 		}

@@ -135,6 +135,12 @@ func (a *attrs) clock() (*time.Location, string) {
 	return a.loc, a.loc.String()
 }
 
+// waitClock is the store's own clock, UTC where it gave none.
+func (a *attrs) waitClock() *time.Location {
+	loc, _ := a.clock()
+	return loc
+}
+
 // getStats answers GET /v1/stores/{id}/stats.
 func (s *Server) getStats(c echo.Context) error {
 	level, err := onlyConsistency(c.Request().URL.RawQuery)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/geo"
+	"github.com/shortline/shortline/insight"
 )
 
 // found is one store of a nearby answer.
@@ -24,6 +25,9 @@ type found struct {
 	queue    packedQueue
 	distance geo.Metres
 	mark     geo.Mark
+	outlook  *insight.Outlook // nil: not known
+	key      float64          // of the ranking
+	expected float64          // length at the time asked for; negative: not known
 }
 
 // scratch is what one nearby request needs while it is answered; it is used again by the next.
@@ -41,7 +45,8 @@ var jsonHeader, noStoreHeader = []string{"application/json"}, []string{"no-store
 // because an encoder would cost more than the search.
 func (s *Server) nearby(c echo.Context) error {
 	r := c.Request()
-	q, err := parseNearby(r.URL.RawQuery)
+	now := s.now()
+	q, err := parseNearby(r.URL.RawQuery, now)
 	if err != nil {
 		return err
 	}
@@ -52,7 +57,7 @@ func (s *Server) nearby(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	now := s.now()
+	now = s.now() // reading may have waited
 	sc := scratches.Get().(*scratch)
 	defer scratches.Put(sc)
 	more, err := s.search(r.Context(), pos.state, &q, now, sc)
@@ -63,6 +68,13 @@ func (s *Server) nearby(c echo.Context) error {
 	if q.fields&(fieldName|fieldAddress) != 0 {
 		s.fetchDetails(r.Context(), sc)
 		s.coverDetails(r.Context(), &pos, sc)
+	}
+	if q.fields&fieldQueue != 0 {
+		for i := range sc.found {
+			if f := &sc.found[i]; f.queue.known() {
+				f.outlook = s.outlooks.get(f.record.id, f.record.attrs, now)
+			}
+		}
 	}
 	s.writeNearby(sc, &q, pos, now, more)
 
@@ -82,10 +94,12 @@ func (s *Server) nearby(c echo.Context) error {
 
 // search fills sc.found with up to q.limit stores in order, and tells whether there are more.
 func (s *Server) search(ctx context.Context, st *state, q *nearbyQuery, now time.Time, sc *scratch) (more bool, err error) {
+	if q.ranked() {
+		return s.searchRanked(ctx, st, q, now, sc)
+	}
 	bounds := geo.Search{Within: q.radius}
 	if q.after {
-		bounds.From = q.cursor.mark
-		bounds.Passed = func(ref geo.Ref) bool { return st.record(ref).id <= q.cursor.id }
+		bounds = q.afterMark(st)
 	}
 	if q.openNow || q.maxWait >= 0 || len(q.tags) > 0 || q.brand != "" {
 		return s.searchFiltered(ctx, st, q, bounds, now, sc)
@@ -114,9 +128,28 @@ func (s *Server) search(ctx context.Context, st *state, q *nearbyQuery, now time
 	return more, nil
 }
 
+// afterMark bounds a search to what comes after the page before.
+func (q *nearbyQuery) afterMark(st *state) geo.Search {
+	return geo.Search{Within: q.radius, From: q.cursor.mark, Passed: func(ref geo.Ref) bool { return st.record(ref).id <= q.cursor.id }}
+}
+
 // searchFiltered is search for stores that pass the filters, which it may have to look for all over the Earth.
 func (s *Server) searchFiltered(ctx context.Context, st *state, q *nearbyQuery, bounds geo.Search, now time.Time, sc *scratch) (more bool, err error) {
 	sc.found = sc.found[:0]
+	err = s.walk(ctx, st, q, bounds, now, func(f found) bool {
+		if len(sc.found) == q.limit {
+			more = true
+			return false
+		}
+		sc.found = append(sc.found, f)
+		return true
+	})
+	return more, err
+}
+
+// walk calls yield with the stores that pass the filters, in order of distance, until it returns false or the time for a search
+// is over.
+func (s *Server) walk(ctx context.Context, st *state, q *nearbyQuery, bounds geo.Search, now time.Time, yield func(found) bool) (err error) {
 	deadline := now.Add(s.cfg.ReadLimit)
 	seen := 0
 	var release func()
@@ -142,14 +175,9 @@ func (s *Server) searchFiltered(ctx context.Context, st *state, q *nearbyQuery, 
 		if rec.attrs == nil || !q.matches(rec, queue, now) { // nil: deleted since the search began
 			return true
 		}
-		if len(sc.found) == q.limit {
-			more = true
-			return false
-		}
-		sc.found = append(sc.found, found{hit.Ref, sl, rec, "", queue, hit.Distance, hit.Mark})
-		return true
+		return yield(found{ref: hit.Ref, slot: sl, record: rec, queue: queue, distance: hit.Distance, mark: hit.Mark})
 	})
-	return more, err
+	return err
 }
 
 // longSearch is how many stores a search may look at before it counts as long.
@@ -179,7 +207,7 @@ func (q *nearbyQuery) matches(rec *record, queue packedQueue, now time.Time) boo
 			return false
 		}
 	}
-	if q.maxWait >= 0 {
+	if q.maxWait >= 0 && q.future.IsZero() {
 		if !queue.known() {
 			return false
 		}
@@ -187,7 +215,15 @@ func (q *nearbyQuery) matches(rec *record, queue packedQueue, now time.Time) boo
 			return false
 		}
 	}
-	return !q.openNow || a.schedule != nil && a.schedule.open(now)
+	return !q.openNow || a.schedule != nil && q.open(a.schedule, now)
+}
+
+// open tells whether a store of the schedule is open at the time that the answer is about.
+func (q *nearbyQuery) open(sc *schedule, now time.Time) bool {
+	if q.future.IsZero() {
+		return sc.open(now)
+	}
+	return sc.hours.OpenAt(q.future.In(sc.loc))
 }
 
 // fetchDetails brings the details of the winners into memory where they are not yet. If the database cannot be
@@ -245,7 +281,7 @@ func (s *Server) writeNearby(sc *scratch, q *nearbyQuery, pos position, now time
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = s.appendFound(b, &sc.found[i], q.fields, now)
+		b = s.appendFound(b, &sc.found[i], q, now)
 	}
 	b = append(b, `],"region":"`...)
 	b = append(b, s.cfg.Region...)
@@ -257,7 +293,7 @@ func (s *Server) writeNearby(sc *scratch, q *nearbyQuery, pos position, now time
 	if more {
 		last := &sc.found[len(sc.found)-1]
 		b = append(b, '"')
-		b = append(b, cursor{query: q.fingerprint(), mark: last.mark, id: last.record.id}.String()...)
+		b = append(b, cursor{query: q.fingerprint(), key: last.key, mark: last.mark, id: last.record.id}.String()...)
 		b = append(b, '"')
 	} else {
 		b = append(b, "null"...)
@@ -265,10 +301,10 @@ func (s *Server) writeNearby(sc *scratch, q *nearbyQuery, pos position, now time
 	sc.body = append(b, "}\n"...)
 }
 
-func (s *Server) appendFound(b []byte, f *found, fields fieldMask, now time.Time) []byte {
+func (s *Server) appendFound(b []byte, f *found, q *nearbyQuery, now time.Time) []byte {
 	d := f.details
-	if fields != allFields || d == "" {
-		return appendFields(b, f, fields, now)
+	if q.fields != allFields || d == "" || !q.future.IsZero() {
+		return appendFields(b, f, q, now)
 	}
 	end := detailsEnd(d, partFirst)
 	b = append(b, d[detailsHead:end]...)
@@ -276,13 +312,13 @@ func (s *Server) appendFound(b []byte, f *found, fields fieldMask, now time.Time
 	b = append(b, d[end:]...)
 	b = appendOpen(b, f.record.attrs.schedule, now)
 	b = append(b, `,"queue":`...)
-	b = appendQueue(b, f.queue, f.record.attrs.serviceS, now)
+	b = appendQueue(b, f, now)
 	return append(b, '}')
 }
 
 // appendFields is appendFound for some of the fields, or for a store whose details are not in memory.
-func appendFields(b []byte, f *found, fields fieldMask, now time.Time) []byte {
-	rec, start := f.record, len(b)
+func appendFields(b []byte, f *found, q *nearbyQuery, now time.Time) []byte {
+	rec, fields, start := f.record, q.fields, len(b)
 	var d detailsView
 	if fields&(fieldName|fieldLat|fieldLng|fieldAddress) != 0 {
 		d = viewDetails(rec, f.details)
@@ -308,10 +344,18 @@ func appendFields(b []byte, f *found, fields fieldMask, now time.Time) []byte {
 		b = append(append(b, textAddress...), d.address...)
 	}
 	if fields&fieldOpen != 0 {
-		b = appendOpen(append(b, textOpen...), rec.attrs.schedule, now)
+		b = append(b, textOpen...)
+		if sc := rec.attrs.schedule; sc == nil {
+			b = append(b, "null"...)
+		} else {
+			b = strconv.AppendBool(b, q.open(sc, now))
+		}
 	}
 	if fields&fieldQueue != 0 {
-		b = appendQueue(append(b, `,"queue":`...), f.queue, rec.attrs.serviceS, now)
+		b = appendQueue(append(b, `,"queue":`...), f, now)
+		if !q.future.IsZero() {
+			b = appendExpected(b, f)
+		}
 	}
 	b[start] = '{' // parseFields lets no empty mask pass
 	return append(b, '}')
@@ -326,11 +370,12 @@ func appendOpen(b []byte, s *schedule, now time.Time) []byte {
 }
 
 // appendQueue writes a live queue as nearby has it; null for a store that never reported.
-func appendQueue(b []byte, q packedQueue, serviceS float64, now time.Time) []byte {
+func appendQueue(b []byte, f *found, now time.Time) []byte {
+	q := f.queue
 	if !q.known() {
 		return append(b, "null"...)
 	}
-	wait, high := shortline.Wait(q.length(), serviceS)
+	wait, high := shortline.Wait(q.length(), f.record.attrs.serviceS)
 	at := q.updatedAt()
 	b = append(b, `{"length":`...)
 	b = strconv.AppendInt(b, int64(q.length()), 10)
@@ -338,7 +383,8 @@ func appendQueue(b []byte, q packedQueue, serviceS float64, now time.Time) []byt
 	b = strconv.AppendInt(b, int64(wait), 10)
 	b = append(b, `,"wait_high_s":`...)
 	b = strconv.AppendInt(b, int64(high), 10)
-	b = append(b, `,"usual_length":null,"updated_at":"`...)
+	b = appendUsual(append(b, `,"usual_length":`...), f.outlook, now)
+	b = append(b, `,"updated_at":"`...)
 	b = at.AppendFormat(b, time.RFC3339Nano)
 	b = append(b, `","age_s":`...)
 	b = strconv.AppendInt(b, ageS(at, now), 10)

@@ -32,6 +32,11 @@ type nearbyAnswer struct {
 			UpdatedAt   time.Time `json:"updated_at"`
 			AgeS        int       `json:"age_s"`
 		}
+		Expected *struct {
+			Length    float64
+			WaitS     int `json:"wait_s"`
+			WaitHighS int `json:"wait_high_s"`
+		}
 	}
 	Region     string
 	AsOf       time.Time `json:"as_of"`
@@ -336,16 +341,8 @@ func TestNearbyCursorOfAnotherQuery(t *testing.T) {
 	n.get(t, base+"&lat=51.50&lng=.25&radius=100000&limit=7&fields=id&consistency=strong").want(t, 200)
 }
 
-func TestNearbyNotYet(t *testing.T) {
+func TestNotYetThere(t *testing.T) {
 	n := newTestNode(t)
-	for field, q := range map[string]string{"sort": "sort=wait", "at": "at=2026-11-23T12:00:00Z", "speed": "speed=1.4"} {
-		p := n.get(t, "/v1/nearby?lat=1&lng=2&"+q).wantProblem(t, 422, "not-yet")
-		if !slices.Equal(p.fields(), []string{field}) {
-			t.Errorf("%s: the fields at fault are %v", q, p.fields())
-		}
-	}
-	n.get(t, "/v1/nearby?lat=1&lng=2&sort=fastest").wantProblem(t, 422, "not-yet")
-	n.get(t, "/v1/nearby?lat=1&lng=2&sort=distance").want(t, 200)
 	for _, path := range []string{"/v1/heatmap"} {
 		n.get(t, path).wantProblem(t, 404, "not-found")
 	}

@@ -51,7 +51,7 @@ type documents struct {
 
 // NearbyAnswer is the answer to GET /v1/nearby.
 type NearbyAnswer struct {
-	Stores     []NearbyStore `json:"stores" doc:"In order of distance, ties by id"`
+	Stores     []NearbyStore `json:"stores" doc:"In the order asked for, ties by distance, then id"`
 	Region     string        `json:"region" doc:"The region that answered"`
 	AsOf       time.Time     `json:"as_of" doc:"The answer holds all that was committed up to then"`
 	LagS       float64       `json:"lag_s" minimum:"0" doc:"How far the answer may be behind the primary, in seconds"`
@@ -68,6 +68,14 @@ type NearbyStore struct {
 	Address   *shortline.Address `json:"address,omitempty" doc:"Empty where the store has none; null only while the database cannot be read"`
 	Open      *bool              `json:"open,omitempty" nullable:"true" doc:"Whether it is open now; null where hours or time zone are not known"`
 	Queue     *NearbyQueue       `json:"queue,omitempty" doc:"null for a store that never reported"`
+	Expected  *ExpectedQueue     `json:"expected,omitempty" doc:"Only with at=: the forecast for then; null for a store without a past"`
+}
+
+// ExpectedQueue is what is expected of a queue at the time asked for.
+type ExpectedQueue struct {
+	Length    float64 `json:"length" minimum:"0" doc:"Expected mean length"`
+	WaitS     int     `json:"wait_s" minimum:"0" doc:"Expected seconds until somebody who joins then is served"`
+	WaitHighS int     `json:"wait_high_s" minimum:"0" doc:"Nine of ten waits are shorter, if lengths scatter as counts do"`
 }
 
 // NearbyQueue is the live queue of one of them.
@@ -130,7 +138,7 @@ func newDocuments(version string, routes []route) (documents, error) {
 	}
 	// What the schema of a Go type cannot say: a member that is an object or null.
 	if nearby := registry.Map()["NearbyStore"]; nearby != nil {
-		for _, name := range []string{"address", "queue"} {
+		for _, name := range []string{"address", "queue", "expected"} {
 			nearby.Properties[name] = &huma.Schema{Description: nearby.Properties[name].Description,
 				OneOf: []*huma.Schema{{Ref: nearby.Properties[name].Ref}, {Type: "null"}}}
 		}

@@ -40,7 +40,6 @@ type problemKind struct {
 var (
 	kindMalformed          = problemKind{"malformed-request", 400, "The request cannot be read", "Mend what errors names: a parameter that is unknown, missing, given twice or not of its type, or a body that is not JSON."}
 	kindInvalid            = problemKind{"invalid-request", 422, "The request is not acceptable", "The request could be read, but a value is out of its range. Each is named in errors."}
-	kindNotYet             = problemKind{"not-yet", 422, "Not available yet", "This version does not offer it yet; leave the parameter out."}
 	kindUnauthorized       = problemKind{"unauthorized", 401, "An API key is needed", "Send the header Authorization: Bearer KEY. Keys are made with: shortline keys create."}
 	kindForbidden          = problemKind{"forbidden", 403, "The API key does not allow this", "Use a key with the scope that detail names, or one that covers this store."}
 	kindNotFound           = problemKind{"not-found", 404, "Not found", "Check the id and the path."}
@@ -66,7 +65,7 @@ var (
 
 // problemKinds lists every kind, for the documentation.
 func problemKinds() []problemKind {
-	return []problemKind{kindMalformed, kindInvalid, kindNotYet, kindUnauthorized, kindForbidden, kindNotFound, kindMethod, kindTokenLost, kindUpgrade, kindTooManyConnections, kindTooManyMessages, kindTooLarge,
+	return []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindNotFound, kindMethod, kindTokenLost, kindUpgrade, kindTooManyConnections, kindTooManyMessages, kindTooLarge,
 		kindMedia, kindIdempotency, kindInternal, kindOverloaded, kindNotReady, kindBehind, kindStoreUnavailable, kindTimeout, kindNoPrimary, kindRefused, kindNoLeader, kindUnknown}
 }
 

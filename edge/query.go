@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/shortline/shortline"
@@ -97,7 +98,7 @@ func noParameters(raw string) error {
 	})
 }
 
-// nearbyParameters are the parameters of GET /v1/nearby. The last two are part of the contract, but wait for their time.
+// nearbyParameters are the parameters of GET /v1/nearby.
 var nearbyParameters = []string{"lat", "lng", "radius", "limit", "sort", "open_now", "max_wait", "tag", "brand", "cursor", "fields", "consistency", "at", "speed"}
 
 // nearbyQuery is a GET /v1/nearby as asked.
@@ -113,12 +114,15 @@ type nearbyQuery struct {
 	after   bool // whether cursor is set
 	fields  fieldMask
 	level   consistency
+	rank    ranking
+	speed   float64   // metres a second
+	future  time.Time // the time asked about; zero: now
 }
 
 // parseNearby reads and checks a raw query. The error names every parameter at fault that could be told before the first
 // one that cannot be read.
-func parseNearby(raw string) (nearbyQuery, error) {
-	q := nearbyQuery{radius: defaultRadius, limit: defaultLimit, maxWait: -1, fields: allFields}
+func parseNearby(raw string, now time.Time) (nearbyQuery, error) {
+	q := nearbyQuery{radius: defaultRadius, limit: defaultLimit, maxWait: -1, fields: allFields, speed: defaultSpeed}
 	var seen uint32
 	var cursorText string
 	var faults []shortline.FieldError
@@ -142,10 +146,7 @@ func parseNearby(raw string) (nearbyQuery, error) {
 		case "lng":
 			q.at.Lng, err = parseNumber(name, value)
 		case "radius":
-			if q.radius, err = parseRadius(value); isInvalid(err) {
-				fault(err)
-				err = nil
-			}
+			q.radius, err = parseRadius(value)
 		case "limit":
 			if q.limit, err = strconv.Atoi(value); err != nil {
 				return malformed(name, "%q is not a whole number", clip(value))
@@ -154,13 +155,11 @@ func parseNearby(raw string) (nearbyQuery, error) {
 				fault(invalid(name, "%d is not between 1 and %d", q.limit, maxLimit))
 			}
 		case "sort":
-			switch value {
-			case "distance":
-			case "wait", "fastest":
-				return notYet(name, "sort="+value)
-			default:
+			rank, ok := rankingNames[value]
+			if !ok {
 				return malformed(name, "%q is not one of distance, wait, fastest", clip(value))
 			}
+			q.rank = rank
 		case "open_now":
 			if q.openNow, err = parseBool(name, value); err != nil {
 				return err
@@ -190,8 +189,14 @@ func parseNearby(raw string) (nearbyQuery, error) {
 			q.fields, err = parseFields(value)
 		case "consistency":
 			q.level, err = parseConsistency(value)
-		case "at", "speed":
-			return notYet(name, name)
+		case "at":
+			q.future, err = parseFuture(value, now)
+		case "speed":
+			q.speed, err = parseSpeed(value)
+		}
+		if isInvalid(err) {
+			fault(err)
+			err = nil
 		}
 		return err
 	})
@@ -206,6 +211,9 @@ func parseNearby(raw string) (nearbyQuery, error) {
 	}
 	if err := shortline.CheckCoordinates("lat", q.at.Lat, "lng", q.at.Lng); err != nil {
 		fault(err)
+	}
+	if q.rank != byFastest && seen&(1<<slices.Index(nearbyParameters, "speed")) != 0 {
+		fault(invalid("speed", "is for sort=fastest alone"))
 	}
 	if len(faults) > 0 {
 		return q, &shortline.InvalidError{Faults: faults}
@@ -223,11 +231,6 @@ func parseNearby(raw string) (nearbyQuery, error) {
 
 func isInvalid(err error) bool {
 	return err != nil && asAPIError(err).kind.status == kindInvalid.status
-}
-
-func notYet(field, what string) error {
-	f := shortline.FieldError{Field: field, Detail: what + " is not available yet in this version; leave it out"}
-	return &apiError{kind: kindNotYet, detail: f.Detail, errors: []shortline.FieldError{f}}
 }
 
 func parseNumber(name, value string) (float64, error) {
@@ -305,7 +308,8 @@ func parseFields(value string) (fieldMask, error) {
 func (q *nearbyQuery) fingerprint() uint64 {
 	h := fnv.New64a()
 	var b [8]byte
-	for _, v := range []uint64{math.Float64bits(q.at.Lat), math.Float64bits(q.at.Lng), math.Float64bits(float64(q.radius)), uint64(int64(q.maxWait))} {
+	for _, v := range []uint64{math.Float64bits(q.at.Lat), math.Float64bits(q.at.Lng), math.Float64bits(float64(q.radius)), uint64(int64(q.maxWait)),
+		uint64(q.rank), math.Float64bits(q.speed), uint64(q.future.Unix())} {
 		binary.LittleEndian.PutUint64(b[:], v)
 		_, _ = h.Write(b[:])
 	}
@@ -316,35 +320,41 @@ func (q *nearbyQuery) fingerprint() uint64 {
 	return h.Sum64()
 }
 
-// cursor is the place after which a page of nearby begins: the last hit's distance, exactly, and its id.
+// cursor is the place after which a page of nearby begins: what the last hit was ranked by, its distance, exactly, and its id.
 type cursor struct {
 	query uint64 // the fingerprint of the query that it belongs to
+	key   float64
 	mark  geo.Mark
 	id    shortline.StoreID
 }
 
-const cursorVersion = 1
+const (
+	cursorVersion = 2
+	cursorHead    = 1 + 3*8
+)
 
 func (c cursor) String() string {
-	b := make([]byte, 0, 1+8+8+64)
+	b := make([]byte, 0, cursorHead+64)
 	b = append(b, cursorVersion)
 	b = binary.LittleEndian.AppendUint64(b, c.query)
+	b = binary.LittleEndian.AppendUint64(b, math.Float64bits(c.key))
 	b = binary.LittleEndian.AppendUint64(b, uint64(c.mark))
 	return base64.RawURLEncoding.EncodeToString(append(b, c.id...))
 }
 
 func parseCursor(s string) (cursor, error) {
-	const head = 1 + 8 + 8
-	if len(s) > 120 || strings.ContainsAny(s, "\r\n") { // base64 would overlook line ends
-		return cursor{}, malformed("cursor", "is not a cursor; send next_cursor of the page before just as it was received")
+	bad := malformed("cursor", "is not a cursor; send next_cursor of the page before just as it was received")
+	if len(s) > 130 || strings.ContainsAny(s, "\r\n") { // base64 would overlook line ends
+		return cursor{}, bad
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(b) <= head || b[0] != cursorVersion {
-		return cursor{}, malformed("cursor", "is not a cursor; send next_cursor of the page before just as it was received")
+	if err != nil || len(b) <= cursorHead || b[0] != cursorVersion {
+		return cursor{}, bad
 	}
-	id, err := shortline.ParseStoreID(string(b[head:]))
-	if err != nil {
-		return cursor{}, malformed("cursor", "is not a cursor; send next_cursor of the page before just as it was received")
+	id, err := shortline.ParseStoreID(string(b[cursorHead:]))
+	key := math.Float64frombits(binary.LittleEndian.Uint64(b[9:]))
+	if err != nil || !(key >= 0) {
+		return cursor{}, bad
 	}
-	return cursor{query: binary.LittleEndian.Uint64(b[1:]), mark: geo.Mark(binary.LittleEndian.Uint64(b[9:])), id: id}, nil
+	return cursor{query: binary.LittleEndian.Uint64(b[1:]), key: key, mark: geo.Mark(binary.LittleEndian.Uint64(b[17:])), id: id}, nil
 }

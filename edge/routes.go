@@ -23,7 +23,7 @@ func (s *Server) publicRoutes() []route {
 			id: "nearby", tag: "Find", summary: "The nearest stores, with their queues",
 			description: "Stores in order of great-circle distance, ties by id: the same stores in the same order as if every store on Earth had been measured. Filters are applied while searching, so `limit` stores come back if there are that many.",
 			params:      nearbyParams(), answer: NearbyAnswer{}, token: true,
-			problems: []problemKind{kindMalformed, kindInvalid, kindNotYet, kindUnauthorized, kindForbidden, kindTokenLost, kindNotReady, kindBehind, kindTimeout}}},
+			problems: []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindTokenLost, kindNotReady, kindBehind, kindTimeout, kindStoreUnavailable}}},
 		{http.MethodGet, "/v1/stores/:id", s.getStore, operation{
 			id: "getStore", tag: "Stores", summary: "One store", params: []*huma.Param{consistencyParam(), ifNoneMatch()},
 			answer: shortline.Store{}, also: map[int]string{304: "The store is still the one of the ETag"}, headers: map[string]string{"ETag": aboutETag}, token: true,
@@ -155,7 +155,7 @@ func nearbyParams() []*huma.Param {
 		required(query("lng", "Longitude in degrees", number(-180, 180))),
 		query("radius", "Metres, or a number with m, km or mi: `800`, `1.5km`, `2mi`. At most 21,000 km, the whole Earth", &huma.Schema{Type: huma.TypeString, Default: "5km"}),
 		query("limit", "How many stores at most", &huma.Schema{Type: huma.TypeInteger, Minimum: ptr(1.0), Maximum: ptr(100.0), Default: 5}),
-		query("sort", "The order. `wait` and `fastest` are not available yet", &huma.Schema{Type: huma.TypeString, Enum: []any{"distance", "wait", "fastest"}, Default: "distance"}),
+		query("sort", "The order: `distance`, expected `wait`, or `fastest`: travel time at `speed` plus expected wait. Stores whose wait is not known come last; ties by distance, then id", &huma.Schema{Type: huma.TypeString, Enum: []any{"distance", "wait", "fastest"}, Default: "distance"}),
 		query("open_now", "Only stores that are known to be open", &huma.Schema{Type: huma.TypeBoolean}),
 		query("max_wait", "Only stores whose expected wait is known and at most this many seconds", &huma.Schema{Type: huma.TypeInteger, Minimum: ptr(0.0)}),
 		{Name: "tag", In: "query", Description: "Only stores with this tag; repeat it to ask for several at once (at most 8)", Explode: ptr(true),
@@ -164,8 +164,8 @@ func nearbyParams() []*huma.Param {
 		query("cursor", "The `next_cursor` of the page before, with the same place and filters", text()),
 		query("fields", "The members that stores shall have, separated by commas: `id,name,distance_m,queue`", text()),
 		consistencyParam(),
-		query("at", "A future time. Not available yet", &huma.Schema{Type: huma.TypeString, Format: "date-time"}),
-		query("speed", "Metres a second, for `sort=fastest`. Not available yet", &huma.Schema{Type: huma.TypeNumber}),
+		query("at", "A time within the next 14 days: `open` and `open_now` are of then, and each store has `expected`, the forecast of its queue. Where the wait decides (`sort`, `max_wait`), the nearest 100 stores that pass the other filters are looked at", &huma.Schema{Type: huma.TypeString, Format: "date-time"}),
+		query("speed", "Metres a second, for `sort=fastest`", &huma.Schema{Type: huma.TypeNumber, Minimum: ptr(minSpeed), Maximum: ptr(float64(maxSpeed)), Default: defaultSpeed}),
 	}
 }
 

@@ -134,18 +134,19 @@ type Deps struct {
 
 // Server is the HTTP node: a public handler and an admin handler over one catalog.
 type Server struct {
-	cfg     Config
-	catalog *Catalog
-	feed    Follower
-	writer  Writer
-	store   replication.Details
-	details *detailsCache
-	rollups Rollups
-	scores  *insight.Scores
-	log     *slog.Logger
-	now     func() time.Time
-	metrics *metrics
-	live    *liveHub
+	cfg      Config
+	catalog  *Catalog
+	feed     Follower
+	writer   Writer
+	store    replication.Details
+	details  *detailsCache
+	rollups  Rollups
+	scores   *insight.Scores
+	outlooks *outlooks
+	log      *slog.Logger
+	now      func() time.Time
+	metrics  *metrics
+	live     *liveHub
 	// steering leads clients to other regions.
 	steering *steering
 	notes    map[string]func() string
@@ -190,6 +191,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s.metrics = newMetrics(registry, s.catalog)
 	registry.MustRegister(accuracyMetrics{s.scores, s.now})
+	var err error
+	if s.outlooks, err = newOutlooks(s.rollups, s.now); err != nil {
+		return nil, fmt.Errorf("set up what is usual: %w", err)
+	}
 	s.details = newDetailsCache(s.catalog, deps.Details, cfg.DetailsBytes, registry)
 	s.steering, s.notes = newSteering(s, &deps, registry), deps.Notes
 	if deps.Elsewhere == nil && deps.View != nil {
@@ -213,7 +218,6 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		s.register(e, admin)
 		routes = append(routes, admin...)
 	}
-	var err error
 	if s.docs, err = newDocuments(cfg.Version, routes); err != nil {
 		return nil, err
 	}
@@ -284,6 +288,7 @@ func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
 		})
 	}
 	group.Go(func() error { return s.scoreForecasts(ctx) })
+	group.Go(func() error { return s.outlooks.run(ctx, s.cfg.ReadLimit) })
 	living, stopLive := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error { return s.live.Run(living) })
 	group.Go(func() error {
