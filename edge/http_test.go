@@ -145,7 +145,7 @@ func TestEveryAnswer(t *testing.T) {
 			method, path string
 			status       int
 		}{
-			{"GET", "/nowhere", 404}, {"POST", "/nowhere", 404}, {"GET", "/v1/", 404}, {"GET", "/v1/stores/a/", 404}, {"GET", "//v1/stores/a", 404}, {"GET", "/admin/v1/", 404}, {"GET", "/admin/v1/cluster", 404},
+			{"GET", "/nowhere", 404}, {"POST", "/nowhere", 404}, {"GET", "/v1/", 404}, {"GET", "/v1/stores/a/", 404}, {"GET", "//v1/stores/a", 404}, {"GET", "/admin/v1/", 404}, {"GET", "/admin/v1/clusters", 404},
 		} {
 			n.with(t, n.plain, c.method, base+c.path, "").wantProblem(t, c.status, "not-found")
 		}

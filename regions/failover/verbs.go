@@ -14,7 +14,7 @@ import (
 func (c *Controller) Do(ctx context.Context, v regions.Verb) (regions.Outcome, error) {
 	sit := c.Situation()
 	if sit.Led == 0 {
-		return regions.Outcome{}, &regions.RefusedError{Rule: regions.RuleNoLeader, Detail: "this node does not lead the control plane"}
+		return regions.Outcome{}, noLeader("this node does not lead the control plane")
 	}
 	room := c.room(v.Names())
 	out := regions.Outcome{Verb: v.Verb, Region: v.Names(), DryRun: v.DryRun, Plan: sit.Plan(v, c.cfg.Policy, room), Blockers: sit.VerbBlockers(v, c.cfg.Policy, room)}
@@ -103,11 +103,11 @@ func (c *Controller) Cluster() regions.Cluster {
 	return out
 }
 
-// Explain says why a region can or cannot be primary now; ok is false where this node does not lead.
-func (c *Controller) Explain(id regions.ID) (regions.Explanation, bool) {
+// Explain says why a region can or cannot be primary now. It is refused where this node does not lead.
+func (c *Controller) Explain(id regions.ID) (regions.Explanation, error) {
 	sit := c.Situation()
-	return sit.Explain(id, c.cfg.Policy, c.room(id)), sit.Led > 0
+	if sit.Led == 0 {
+		return regions.Explanation{}, noLeader("this node does not lead the control plane")
+	}
+	return sit.Explain(id, c.cfg.Policy, c.room(id)), nil
 }
-
-// History is what happened, oldest first, as far as it is known here.
-func (c *Controller) History() []regions.Entry { return c.deps.Control.State().History }
