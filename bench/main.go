@@ -58,7 +58,7 @@ type config struct {
 }
 
 // parts are what -parts can name, in the order in which they run.
-var parts = []string{"index", "engines", "updates", "http"}
+var parts = []string{"index", "engines", "updates", "http", "visibility", "start"}
 
 func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	c := &config{updateTurn: time.Second}
@@ -190,6 +190,8 @@ type bench struct {
 	updated updateResults
 	http    httpResults
 	sized   []sizeResults
+	visible []visibleResult
+	starts  []startResult
 }
 
 func (b *bench) say(format string, args ...any) {
@@ -208,7 +210,7 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"index", b.measureIndex}, {"engines", b.measureEngines}, {"updates", b.measureUpdates}, {"http", b.measureHTTP}} {
+	}{{"index", b.measureIndex}, {"engines", b.measureEngines}, {"updates", b.measureUpdates}, {"http", b.measureHTTP}, {"visibility", b.measureVisibility}, {"start", b.measureStart}} {
 		if !b.wants(part.name) {
 			continue
 		}
