@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -367,6 +368,7 @@ func (n *node) announce(ctx context.Context, public, admin net.Addr) error {
 	if err := n.feed.Wait(ctx, replication.Token{}); err != nil {
 		return nil // stopped before the first snapshot was in service
 	}
+	debug.FreeOSMemory() // reading the snapshot left as much garbage as there is memory in use
 	if err := n.firstKey(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
