@@ -184,7 +184,7 @@ func (b *bench) measureStart(ctx context.Context) error {
 		if err := b.load(ctx, db); err != nil {
 			return err
 		}
-		for range 3 {
+		for range 2 {
 			b.say("start: starting the node")
 			began := time.Now()
 			if err := node.Start(ctx); err != nil {
