@@ -32,7 +32,7 @@ const (
 	sqlHorizon  = "pg_snapshot_xmin(pg_current_snapshot())"
 	sqlChanges2 = " ORDER BY xid, id LIMIT $3) ch ON true ORDER BY ch.xid, ch.id"
 
-	sqlRow      = "SELECT s.id, s.rev, s.deleted, s.body, q.rev, q.length, q.observed_at FROM stores s JOIN queues q ON q.store = s.id WHERE "
+	sqlRow = "SELECT s.id, s.rev, s.deleted, s.body, q.rev, q.length, q.observed_at FROM stores s JOIN queues q ON q.store = s.id WHERE "
 	// Both tables are bounded, or a merge join reads all queues before the chunk again.
 	sqlSnapshot = sqlRow + "s.id > $1 AND q.store > $1 ORDER BY s.id LIMIT $2"
 	sqlRows     = sqlRow + "NOT s.deleted AND s.id = ANY($1)"
