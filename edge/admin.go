@@ -49,6 +49,12 @@ func (s *Server) checks(ctx context.Context) (map[string]string, bool) {
 	if _, err := s.store.Rows(ctx, []shortline.StoreID{"readiness-probe"}); err != nil {
 		checks["store"] = err.Error()
 	}
+	for name, check := range s.more {
+		checks[name] = "ok"
+		if err := check(); err != nil {
+			checks[name] = err.Error()
+		}
+	}
 	select {
 	case <-s.stopping:
 		checks["stopping"] = "this node is shutting down"

@@ -126,7 +126,9 @@ type Deps struct {
 	Notes map[string]func() string
 	// Operator carries out operators' verbs; nil: there is no control plane, and this region is alone.
 	Operator Operator
-	Log      *slog.Logger
+	// Checks are more checks of readiness, by name. They do not block.
+	Checks map[string]func() error
+	Log    *slog.Logger
 	// Metrics is where the server registers its own and what /metrics shows.
 	Metrics *prometheus.Registry
 	Now     func() time.Time // nil: time.Now
@@ -141,6 +143,7 @@ type Server struct {
 	store    replication.Details
 	details  *detailsCache
 	rollups  Rollups
+	more     map[string]func() error // checks of readiness
 	scores   *insight.Scores
 	outlooks *outlooks
 	log      *slog.Logger
@@ -168,7 +171,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	cfg.defaults()
 	s := &Server{
-		cfg: cfg, catalog: deps.Catalog, feed: deps.Feed, writer: deps.Writer, store: deps.Details, rollups: deps.Rollups, log: deps.Log, now: deps.Now,
+		cfg: cfg, catalog: deps.Catalog, feed: deps.Feed, writer: deps.Writer, store: deps.Details, rollups: deps.Rollups, more: deps.Checks, log: deps.Log, now: deps.Now,
 		scores:       new(insight.Scores),
 		regionHeader: []string{cfg.Region}, stopping: make(chan struct{}),
 		longSearches: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),

@@ -56,6 +56,7 @@ type serveSettings struct {
 	storeSettings
 	clusterSettings
 	placeSettings
+	regionsSettings
 	listen, admin     string
 	publicAdmin       bool
 	detailsCache      byteSize
@@ -85,7 +86,8 @@ func newServeCommand(a *app) *cobra.Command {
 	f.StringVar(&s.clusterListen, "cluster-listen", "", "`address` for writes that other regions forward; for a private network, it is not encrypted yet")
 	f.StringVar(&s.clusterKey, "cluster-key", "", "`secret` that all nodes have, 16 bytes or more; better set as SHORTLINE_CLUSTER_KEY")
 	f.StringSliceVar(&s.forwardTo, "forward-to", nil, "cluster `addresses` of the primary region's nodes: writes go there instead of to the database")
-	s.bind(f)
+	s.placeSettings.bind(f)
+	s.regionsSettings.flags(f)
 	f.StringVar(&s.listen, "listen", "127.0.0.1:8080", "`address` of the API")
 	f.StringVar(&s.admin, "admin-listen", "127.0.0.1:8081", "`address` of the admin port; keep it on loopback or in a private network")
 	f.StringVar(&s.edge.Region, "region", "local", "`name` of this node's region")
@@ -126,7 +128,7 @@ func (s *serveSettings) validate() error {
 			faults = append(faults, fmt.Errorf("--%s %q is not an address such as 127.0.0.1:8080 or :8080", addr.flag, addr.value))
 		}
 	}
-	for _, err := range []error{s.storeSettings.validate(), s.clusterSettings.validate()} {
+	for _, err := range []error{s.storeSettings.validate(), s.clusterSettings.validate(), s.validateRegions()} {
 		if err != nil {
 			faults = append(faults, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
 		}
@@ -171,6 +173,9 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.witness {
+		return a.serveWitness(ctx, s, log)
+	}
 	public, err := listen("listen", s.listen)
 	if err != nil {
 		return err
@@ -184,14 +189,22 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 	if s.edge.Steer.URL == "" {
 		s.edge.Steer.URL = "http://" + s.advertised(public.Addr())
 	}
-	control := s.staticControl()
-	store, lanes, err := s.open(ctx, control, log)
+	registry := a.newRegistry()
+	control, err := s.wire(log, registry)
+	if err != nil {
+		return err
+	}
+	if control.plane != nil {
+		control.plane.start(ctx)
+		defer control.plane.close()
+	}
+	store, lanes, err := s.openPatiently(ctx, control, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	n, err := newNode(ctx, a, s, log, store, lanes, control)
+	n, err := newNode(ctx, a, s, log, registry, store, lanes, control)
 	if err != nil {
 		return err
 	}
@@ -232,7 +245,7 @@ type node struct {
 	batcher *replication.Batcher
 	server  *edge.Server
 
-	control      control
+	control      wiring
 	router       *edge.Router
 	forwarder    *edge.Forwarder             // nil where there is no other region
 	peer         *edge.Peer                  // nil: none listens
@@ -247,12 +260,7 @@ type node struct {
 	adminURL string
 }
 
-func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, store replication.Store, lanes int, control control) (*node, error) {
-	registry := prometheus.NewRegistry()
-	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "shortline_build_info", Help: "1; the version is a label.", ConstLabels: prometheus.Labels{"version": a.version}})
-	build.Set(1)
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build)
-
+func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, registry *prometheus.Registry, store replication.Store, lanes int, control wiring) (*node, error) {
 	catalog := new(edge.Catalog)
 	n := &node{app: a, s: s, log: log, store: store, control: control}
 	head, err := n.newHead()
@@ -289,14 +297,26 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, st
 	if err = n.newGossip(log, registry); err != nil {
 		return nil, err
 	}
+	if d, ok := n.control.directory.(*directory); ok {
+		d.gossip = n.gossip
+	}
 	findAddr, err := n.openGeoIP(log, registry)
 	if err != nil {
 		return nil, err
 	}
 	s.edge.Version = a.version
 	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Rollups: store,
-		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Log: log, Metrics: registry})
+		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Checks: n.checks(), Log: log, Metrics: registry})
 	return n, err
+}
+
+// newRegistry has what every process tells of itself.
+func (a *app) newRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "shortline_build_info", Help: "1; the version is a label.", ConstLabels: prometheus.Labels{"version": a.version}})
+	build.Set(1)
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build)
+	return registry
 }
 
 // run is where the order of starting and stopping stands. Stopping: no new requests and those under way finish, then what
@@ -347,6 +367,12 @@ func (n *node) run(ctx context.Context, public, admin net.Listener) error {
 	if n.keeper != nil {
 		use(func() error { return n.keeper.Run(alive) })
 	}
+	if d, ok := n.control.directory.(*directory); ok {
+		group.Go(func() error { return d.run(following) })
+	}
+	if n.control.plane != nil { // the lease outlives those who write
+		group.Go(func() error { return n.control.plane.wait(following) })
+	}
 	if store, ok := n.store.(interface{ Run(context.Context) error }); ok {
 		group.Go(func() error { return store.Run(following) })
 	}
@@ -369,6 +395,9 @@ func (n *node) announce(ctx context.Context, public, admin net.Addr) error {
 		return nil // stopped before the first snapshot was in service
 	}
 	debug.FreeOSMemory() // reading the snapshot left as much garbage as there is memory in use
+	if n.control.plane != nil {
+		n.control.plane.known(ctx)
+	}
 	if err := n.firstKey(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}

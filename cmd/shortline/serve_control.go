@@ -12,8 +12,8 @@ import (
 	"github.com/shortline/shortline/replication"
 )
 
-// control is what a node is told by whoever decides which region takes writes. All of it may change while the node runs.
-type control struct {
+// wiring is what a node is told by whoever decides which region takes writes. All of it may change while the node runs.
+type wiring struct {
 	directory edge.Directory
 	// roams says that another region may be the primary, now or later.
 	roams bool
@@ -26,18 +26,32 @@ type control struct {
 	forkOf  func(epoch uint64) (lsn uint64, known bool)
 	// state is what the control plane agreed on, nil while that is not known (nil: there is none).
 	state func() *regions.State
+	// plane is this node's part in what several regions agree on; nil: there is one region, or its primary never changes.
+	plane *plane
+}
+
+// wire opens what the flags ask for.
+func (s *serveSettings) wire(log *slog.Logger, r prometheus.Registerer) (wiring, error) {
+	if !s.regionsSettings.on() {
+		return s.staticControl(), nil
+	}
+	p, err := s.newPlane(log, r)
+	if err != nil {
+		return wiring{}, err
+	}
+	return p.wired(), nil
 }
 
 // staticControl is that of the flags: this region is the primary for good, or the nodes of --forward-to are in the one that is.
-func (s *serveSettings) staticControl() control {
+func (s *serveSettings) staticControl() wiring {
 	if len(s.forwardTo) == 0 {
-		return control{directory: edge.StaticDirectory{Region: s.region()}}
+		return wiring{directory: edge.StaticDirectory{Region: s.region()}}
 	}
 	peers := make([]edge.PeerNode, len(s.forwardTo))
 	for i, addr := range s.forwardTo {
 		peers[i] = edge.PeerNode{Name: addr, Addr: addr}
 	}
-	return control{directory: edge.StaticDirectory{Peers: peers}, roams: true} // no region is called ""
+	return wiring{directory: edge.StaticDirectory{Peers: peers}, roams: true} // no region is called ""
 }
 
 func (s *serveSettings) region() regions.ID { return regions.ID(s.edge.Region) }

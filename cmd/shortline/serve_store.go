@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/shortline/shortline/replication"
 	"github.com/shortline/shortline/replication/postgres"
@@ -41,8 +42,27 @@ func (s *storeSettings) validate() error {
 	return errors.Join(faults...)
 }
 
+// openTime is for how long a node of several regions waits, at its first start, for its database to become what it has to be.
+const openTime = time.Minute
+
+// openPatiently is open; where there are several regions it is tried for a while: a standby has nothing in it before the
+// primary's node has made the schema.
+func (s *serveSettings) openPatiently(ctx context.Context, control wiring, log *slog.Logger) (store replication.Store, lanes int, err error) {
+	for end := time.Now().Add(openTime); ; {
+		store, lanes, err = s.open(ctx, control, log)
+		if err == nil || control.plane == nil || time.Now().After(end) || ctx.Err() != nil {
+			return store, lanes, err
+		}
+		log.Debug("the database is not ready for this node yet", "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
 // open opens the database; lanes is how many commits it takes at once.
-func (s *storeSettings) open(ctx context.Context, control control, log *slog.Logger) (store replication.Store, lanes int, err error) {
+func (s *storeSettings) open(ctx context.Context, control wiring, log *slog.Logger) (store replication.Store, lanes int, err error) {
 	if s.postgres == "" {
 		store, err := sqlite.Open(ctx, sqlite.Config{Dir: s.data, Log: log})
 		return store, 1, err

@@ -32,7 +32,6 @@ func newMetrics(n *Node) *metrics {
 				return age.Seconds()
 			}
 			return -1
-		}),
-		gauge("shortline_control_epoch", "The newest epoch that was begun.", func() float64 { return float64(n.View().State.Epoch) }))
+		}))
 	return m
 }
