@@ -52,6 +52,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newNearbyCommand(a),
 		newQueueCommand(a),
 		newKeysCommand(a),
+		newRegionCommand(a),
 		newDBCommand(a),
 		newPlanetCommand(a),
 		newVersionCommand(a),

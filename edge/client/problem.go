@@ -26,6 +26,7 @@ type Problem struct {
 	Status int                    `json:"status"`
 	Detail string                 `json:"detail,omitempty"`
 	Errors []shortline.FieldError `json:"errors,omitempty"` // what is wrong with which field
+	Rule   string                 `json:"rule,omitempty"`   // the rule that refuses an operator's verb
 
 	RequestID  string        `json:"-"` // for the server's log
 	Region     string        `json:"-"` // who answered
