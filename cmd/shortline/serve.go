@@ -306,7 +306,7 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, re
 	}
 	s.edge.Version = a.version
 	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Rollups: store,
-		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Checks: n.checks(), Log: log, Metrics: registry})
+		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Checks: n.checks(), Operator: n.operator(), Log: log, Metrics: registry})
 	return n, err
 }
 

@@ -41,9 +41,11 @@ type regionsSettings struct {
 	leaseEvery    time.Duration
 	async         bool
 	witness       bool
+	operateSettings
 }
 
 func (s *regionsSettings) flags(f *pflag.FlagSet) {
+	s.operateSettings.bind(f)
 	f.StringToStringVar(&s.controlVoters, "control-voters", nil, "`region=address` of the voter of each region, the same on every node: several regions then agree on which of them takes writes")
 	f.StringVar(&s.controlListen, "control-listen", "", "`address` at which this node is the voter of its region; for a private network, it is authenticated but not encrypted")
 	f.StringToStringVar(&s.dbAgents, "db-agents", nil, "`region=address` of each region's database agent")
@@ -142,8 +144,9 @@ type plane struct {
 	s          *serveSettings
 	log        *slog.Logger
 	node       *control.Node
-	lease      *control.Lease // nil on a witness
-	controller *failover.Controller
+	lease      *control.Lease       // nil on a witness
+	controller *failover.Controller // nil where this node is no voter
+	operating  operating
 	client     *peer.Client
 	listener   net.Listener // nil where this node is no voter
 
@@ -172,13 +175,15 @@ func (s *serveSettings) newPlane(log *slog.Logger, r prometheus.Registerer) (*pl
 		}
 	}
 	if !cfg.Voter {
+		p.openDesk()
 		return p, nil
 	}
-	p.controller, err = failover.New(failover.Config{Self: cfg.Node, Policy: regions.Policy{TTL: s.leaseTTL}},
+	err = p.newController(failover.Config{Self: cfg.Node, Policy: regions.Policy{TTL: s.leaseTTL}},
 		failover.Deps{Control: p.node, Database: p.database, Log: log, Metrics: r})
 	if err != nil {
 		return nil, err
 	}
+	p.openDesk()
 	p.listener, err = listen("control-listen", s.controlListen)
 	return p, err
 }
