@@ -235,10 +235,20 @@ func isInvalid(err error) bool {
 
 func parseNumber(name, value string) (float64, error) {
 	v, err := strconv.ParseFloat(value, 64)
-	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) || strings.ContainsAny(value, "_xXpP") {
+	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) || notDecimal(value) {
 		return 0, malformed(name, "%q is not a number of degrees, such as 40.7580", clip(value))
 	}
 	return v + 0, nil
+}
+
+// notDecimal tells whether a number that strconv can read is written in a way of Go's: 0x1p-2 or 1_000.
+func notDecimal(s string) bool {
+	for i := range len(s) {
+		if c := s[i] | 0x20; c == 'x' || c == 'p' || s[i] == '_' {
+			return true
+		}
+	}
+	return false
 }
 
 func parseBool(name, value string) (bool, error) {
@@ -264,7 +274,7 @@ func parseRadius(value string) (geo.Metres, error) {
 		}
 	}
 	v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-	if err != nil || math.IsNaN(v) || strings.ContainsAny(number, "_xXpP") {
+	if err != nil || math.IsNaN(v) || notDecimal(number) {
 		return 0, malformed("radius", "%q is not a distance: write metres, or a number with m, km or mi, such as 800, 1.5km or 2mi", clip(value))
 	}
 	if r := geo.Metres(v) * unit; r > 0 && r <= maxRadius {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/klauspost/compress/gzhttp"
 	"github.com/labstack/echo/v4"
-	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -206,13 +205,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.live = newLiveHub(s, deps.Elsewhere, registry)
 
 	e := s.newEcho()
-	e.Use(middleware.CORSWithConfig(middleware.CORSConfig{
-		AllowOrigins:  []string{"*"},
-		AllowMethods:  []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete},
-		AllowHeaders:  []string{"Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", headerToken, headerRequestID},
-		ExposeHeaders: []string{headerToken, headerRegion, headerRequestID, "ETag", "Retry-After", "Idempotent-Replayed", headerNearest, headerNearestURL},
-		MaxAge:        3600,
-	}))
+	e.Use(crossOrigin)
 	e.Use(s.steer)
 	routes := append(s.publicRoutes(), s.regionRoutes()...)
 	s.register(e, routes)
@@ -284,7 +277,7 @@ func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for i, l := range []net.Listener{public, admin} {
 		group.Go(func() error {
-			if err := servers[i].Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			if err := servers[i].Serve(lazyListener{l}); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve %s: %w", l.Addr(), err)
 			}
 			return nil
