@@ -50,9 +50,9 @@ type state struct {
 	shards [64]shard
 	keys   atomic.Pointer[map[shortline.KeyID]*shortline.Key]
 
-	detailBytes atomic.Int64 // of the details in slots
-	stores      atomic.Int64 // that exist
-	queues      atomic.Int64 // of those, that have reported
+	details detailBlocks
+	stores  atomic.Int64 // that exist
+	queues  atomic.Int64 // of those, that have reported
 
 	// The rest belongs to the writer.
 	catalog   *Catalog
@@ -69,10 +69,10 @@ type page [pageSize]slot
 // slot is one store. record is never nil once the slot can be found.
 type slot struct {
 	record   atomic.Pointer[record]
-	details  atomic.Pointer[byte] // the first of some encoded details, or nil; see details.go
-	queue    atomic.Uint64        // a packedQueue
-	queueRev uint64               // the writer's
-	asked    atomic.Uint32        // 1 if the details were asked for since the details cache last looked
+	details  atomic.Uint64 // the place of encoded details, or 0; see details_blocks.go
+	queue    atomic.Uint64 // a packedQueue
+	queueRev uint64        // the writer's
+	asked    atomic.Uint32 // 1 if the details were asked for since the details cache last looked
 }
 
 // record is immutable; a change of the store replaces it.
@@ -123,11 +123,10 @@ func packQueue(q *shortline.Queue) packedQueue {
 	return packedQueue(uint64(q.Length)<<queueTimeBits | uint64(ms))
 }
 
-func (q packedQueue) known() bool { return q != 0 }
-func (q packedQueue) length() int { return int(q >> queueTimeBits) }
-func (q packedQueue) updatedAt() time.Time {
-	return time.UnixMilli(int64(q & (1<<queueTimeBits - 1))).UTC()
-}
+func (q packedQueue) known() bool          { return q != 0 }
+func (q packedQueue) length() int          { return int(q >> queueTimeBits) }
+func (q packedQueue) unixMilli() int64     { return int64(q & (1<<queueTimeBits - 1)) }
+func (q packedQueue) updatedAt() time.Time { return time.UnixMilli(q.unixMilli()).UTC() }
 
 // shard is one part of the map from ids to slots.
 type shard struct {
@@ -431,7 +430,7 @@ func (s *state) putRecord(sl *slot, store *shortline.Store, rev uint64) bool {
 // setRecord replaces a record. The details of the former one are of no more use.
 func (s *state) setRecord(sl *slot, rec *record) {
 	sl.record.Store(rec)
-	s.detailBytes.Add(-detailsCost(sl.details.Swap(nil)))
+	sl.details.Store(0)
 }
 
 // setQueue tells whether the queue is newer than what the slot holds.

@@ -1,29 +1,24 @@
 package edge
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"sync"
-	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/geo"
 	"github.com/shortline/shortline/replication"
 )
 
-// detailsCache keeps what answers say of a store beyond its queue (name, address) in the store's slot, encoded as they say
-// it. It carries the rev of its row, and counts only as long as the record is not newer, so it can never be out of date.
-// What is kept is bounded in bytes; past the bound the stores that were not asked for lately lose theirs.
+// detailsCache keeps what answers say of a store beyond its queue (name, address), encoded as they say it, where the store's
+// slot says. It carries the rev of its row, and counts only as long as the record is not newer, so it can never be out of
+// date. What is kept is bounded in bytes; past the bound the stores that were not asked for lately lose theirs.
 type detailsCache struct {
 	catalog *Catalog
 	loader  *replication.Loader
 	max     int64
-
-	mu   sync.Mutex // held while room is made
-	hand int        // guarded by mu: the slot that is looked at next
 
 	hits, misses, degraded prometheus.Counter
 }
@@ -42,7 +37,7 @@ func newDetailsCache(catalog *Catalog, source replication.Details, maxBytes int,
 	r.MustRegister(d.hits, d.misses, d.degraded, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "shortline_details_cache_bytes", Help: "Memory of store details."}, func() float64 {
 		if st := catalog.current.Load(); st != nil {
-			return float64(st.detailBytes.Load())
+			return float64(st.details.bytes.Load())
 		}
 		return 0
 	}))
@@ -54,36 +49,15 @@ func (d *detailsCache) load(ctx context.Context, ids []shortline.StoreID) error 
 	return d.loader.Load(ctx, ids, func(rows []replication.Row) {
 		st := d.catalog.current.Load()
 		for i := range rows {
-			st.keepDetails(&rows[i])
-		}
-		if st.detailBytes.Load() > d.max {
-			d.makeRoom(st)
+			st.keepDetails(&rows[i], d.max)
 		}
 	})
 }
 
-// detailsCost is what details count: the text, and what the allocator adds to it.
-func detailsCost(first *byte) int64 {
-	if first == nil {
-		return 0
-	}
-	return int64(len(detailsText(first))) + 16
-}
-
-// detailsText is the whole of some encoded details; first is their first byte.
-func detailsText(first *byte) string {
-	size := unsafe.Slice(first, 2)
-	return unsafe.String(first, int(size[0])|int(size[1])<<8)
-}
-
-// detailsFor returns the encoded details in the slot if they are not older than the record; "" stands for none.
-func (sl *slot) detailsFor(rec *record) string {
-	first := sl.details.Load()
-	if first == nil {
-		return ""
-	}
-	d := detailsText(first)
-	if detailsRevOf(d) < rec.rev {
+// detailsFor returns the encoded details of the slot if they are not older than the record; "" stands for none.
+func (s *state) detailsFor(sl *slot, rec *record) string {
+	d := s.details.text(sl)
+	if d == "" || detailsRevOf(d) < rec.rev {
 		return ""
 	}
 	return d
@@ -91,49 +65,32 @@ func (sl *slot) detailsFor(rec *record) string {
 
 // detailsRevOf is the rev of the row that the details were read from.
 func detailsRevOf(d string) uint64 {
-	return binary.LittleEndian.Uint64([]byte(d[detailsRev:detailsEnds]))
+	return binary.LittleEndian.Uint64([]byte(d[detailsRev:detailsRef]))
 }
 
-// keepDetails puts a row that was read from the database into the slot of its store, unless the record is newer by now.
-func (s *state) keepDetails(row *replication.Row) {
-	sl, rec, ok := s.find(row.Store.ID)
-	if !ok || row.Rev < rec.rev {
+// keepDetails keeps a row that was read from the database for its store, unless the record is newer by now.
+func (s *state) keepDetails(row *replication.Row, bound int64) {
+	ref, ok := s.lookup(row.Store.ID)
+	if !ok {
 		return
 	}
-	kept := encodeDetails(&row.Store, row.Rev)
-	s.detailBytes.Add(detailsCost(kept) - detailsCost(sl.details.Swap(kept)))
-}
-
-// makeRoom takes the details from stores that were not asked for since the hand came by last (the clock algorithm), until
-// a sixteenth of the room is free. Two rounds suffice: the first one forgets who was asked for.
-func (d *detailsCache) makeRoom(st *state) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	pages := *st.pages.Load()
-	slots := len(pages) * pageSize
-	for range 2 * slots {
-		if st.detailBytes.Load() <= d.max-d.max/16 {
-			return
-		}
-		d.hand++
-		if d.hand >= slots {
-			d.hand = 0
-		}
-		sl := &pages[d.hand/pageSize][d.hand%pageSize]
-		if sl.asked.Load() != 0 {
-			sl.asked.Store(0)
-			continue
-		}
-		st.detailBytes.Add(-detailsCost(sl.details.Swap(nil)))
+	sl := s.slot(ref)
+	if rec := sl.record.Load(); rec.attrs == nil || row.Rev < rec.rev {
+		return
+	}
+	if text := encodeDetails(&row.Store, row.Rev, ref); text != nil {
+		s.details.keep(sl, text, bound, s.slot)
 	}
 }
 
 // The encoded form of details is the text of a store in a nearby answer that asks for all fields, cut where the distance
 // goes: {"id":…,"name":…,"lat":…,"lng":…,"distance_m": and ,"address":…,"open": — after the length of the whole (two
-// bytes), the rev (eight), and the ends of the name, of the two coordinates and of the first part (two each).
+// bytes), the rev (eight), the ref of the slot (four), and the ends of the name, of the two coordinates and of the first
+// part (two each).
 const (
 	detailsRev  = 2
-	detailsEnds = detailsRev + 8
+	detailsRef  = detailsRev + 8
+	detailsEnds = detailsRef + 4
 	detailsHead = detailsEnds + 4*2
 	textName    = `","name":`
 	textLat     = `,"lat":`
@@ -161,8 +118,8 @@ func detailsEnd(d string, part detailsPart) int {
 	return int(d[at]) | int(d[at+1])<<8
 }
 
-// encodeDetails returns the first byte of the encoded form; nil where it would be too long.
-func encodeDetails(store *shortline.Store, rev uint64) *byte {
+// encodeDetails returns the encoded form; nil where it would be too long.
+func encodeDetails(store *shortline.Store, rev uint64, ref geo.Ref) []byte {
 	b := make([]byte, detailsHead, 512)
 	end := func(part detailsPart) { binary.LittleEndian.PutUint16(b[detailsEnds+2*part:], uint16(len(b))) }
 	b = append(b, `{"id":"`...)
@@ -185,10 +142,10 @@ func encodeDetails(store *shortline.Store, rev uint64) *byte {
 	if len(b) > maxDetails {
 		return nil
 	}
-	b = bytes.Clone(b)
 	binary.LittleEndian.PutUint16(b, uint16(len(b)))
 	binary.LittleEndian.PutUint64(b[detailsRev:], rev)
-	return &b[0]
+	binary.LittleEndian.PutUint32(b[detailsRef:], uint32(ref))
+	return b
 }
 
 // detailsView is the values of an encoded form.

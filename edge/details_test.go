@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/geo"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -45,21 +46,34 @@ func storeAt(id shortline.StoreID, rev uint64) shortline.Store {
 	return shortline.Store{ID: id, Name: fmt.Sprintf("%s at %d", id, rev), Lat: 1, Lng: 2, Address: &shortline.Address{Street: strings.Repeat("x", 300)}}
 }
 
-// checkDetailBytes holds the running sum of detailBytes against what is there, and returns how many stores have details.
-func checkDetailBytes(t *testing.T, st *state) (stores int) {
+// checkDetails holds the sum of the blocks against what is there, reads the details of every slot, and returns how many
+// stores have some.
+func checkDetails(t *testing.T, st *state) (stores int) {
 	t.Helper()
 	sum := int64(0)
-	for ref := range st.used {
-		d := (*st.pages.Load())[ref/pageSize][ref%pageSize].details.Load()
-		if sum += detailsCost(d); d != nil {
-			stores++
+	if w := st.details.window.Load(); w != nil {
+		for _, b := range w.blocks {
+			sum += int64(len(b))
 		}
 	}
-	if got := st.detailBytes.Load(); got != sum {
-		t.Errorf("detailBytes is %d, the details have %d", got, sum)
+	if got := st.details.bytes.Load(); got != sum {
+		t.Errorf("the blocks are said to have %d bytes, and have %d", got, sum)
+	}
+	for ref := range geo.Ref(st.used) {
+		sl := st.slot(ref)
+		d := st.details.text(sl)
+		if d == "" {
+			continue
+		}
+		stores++
+		if id := sl.record.Load().id; !strings.HasPrefix(d[detailsHead:], `{"id":"`+string(id)+`"`) {
+			t.Errorf("the details of %s are %q", id, d[detailsHead:])
+		}
 	}
 	return stores
 }
+
+const roomy = 1 << 20
 
 func TestDetailsText(t *testing.T) {
 	now := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
@@ -67,8 +81,8 @@ func TestDetailsText(t *testing.T) {
 	st := newState()
 	st.Load([]replication.Row{{Store: store, Rev: 3}})
 	sl, rec, _ := st.find(store.ID)
-	st.keepDetails(&replication.Row{Store: store, Rev: 3})
-	full := sl.detailsFor(rec)
+	st.keepDetails(&replication.Row{Store: store, Rev: 3}, roomy)
+	full := st.detailsFor(sl, rec)
 	for _, c := range []struct {
 		name    string
 		details string
@@ -93,32 +107,32 @@ func TestDetailsGoWithTheirRev(t *testing.T) {
 	old, fresh := replication.Row{Store: storeAt("a", 1), Rev: 1}, replication.Row{Store: storeAt("a", 2), Rev: 2}
 	st.Load([]replication.Row{old})
 	st.Built()
-	st.keepDetails(&old)
-	if checkDetailBytes(t, st) != 1 {
+	st.keepDetails(&old, roomy)
+	if checkDetails(t, st) != 1 {
 		t.Fatal("the details were not kept")
 	}
 	st.Apply([]shortline.Change{{Kind: shortline.StorePut, Subject: "a", Rev: 2, Store: &fresh.Store}})
-	if sl, rec, _ := st.find("a"); sl.detailsFor(rec) != "" {
-		t.Errorf("a new rev has the details %q", sl.detailsFor(rec))
+	if sl, rec, _ := st.find("a"); st.detailsFor(sl, rec) != "" {
+		t.Errorf("a new rev has the details %q", st.detailsFor(sl, rec))
 	}
-	st.keepDetails(&old)
-	if checkDetailBytes(t, st) != 0 {
+	st.keepDetails(&old, roomy)
+	if checkDetails(t, st) != 0 {
 		t.Error("details of an older rev were kept")
 	}
 	newer := replication.Row{Store: storeAt("a", 3), Rev: 3} // the database is ahead of the feed
-	st.keepDetails(&newer)
-	if sl, rec, _ := st.find("a"); !strings.Contains(sl.detailsFor(rec), "a at 3") {
-		t.Errorf("the details are %q", sl.detailsFor(rec))
+	st.keepDetails(&newer, roomy)
+	if sl, rec, _ := st.find("a"); !strings.Contains(st.detailsFor(sl, rec), "a at 3") {
+		t.Errorf("the details are %q", st.detailsFor(sl, rec))
 	}
-	late := encodeDetails(&old.Store, 1) // of a read that looked at the record before it changed
-	if sl, rec, _ := st.find("a"); sl.details.CompareAndSwap(sl.details.Load(), late) && sl.detailsFor(rec) != "" {
+	sl, rec, _ := st.find("a")
+	late := encodeDetails(&old.Store, 1, 0) // of a read that looked at the record before it changed
+	if st.details.keep(sl, late, roomy, st.slot); st.detailsFor(sl, rec) != "" {
 		t.Error("details of an older rev are shown")
 	}
-	st.keepDetails(&newer)
-	st.detailBytes.Store(detailsCost(encodeDetails(&newer.Store, 3)))
+	st.keepDetails(&newer, roomy)
 	st.Apply([]shortline.Change{{Kind: shortline.StoreDeleted, Subject: "a", Rev: 4}})
-	st.keepDetails(&newer)
-	if checkDetailBytes(t, st) != 0 {
+	st.keepDetails(&newer, roomy)
+	if checkDetails(t, st) != 0 {
 		t.Error("a store that is gone has details")
 	}
 }
@@ -139,17 +153,17 @@ func TestDetailsAreBounded(t *testing.T) {
 	for i := range stores {
 		sl, rec, _ := st.find(favourite)
 		sl.asked.Store(1)
-		if sl.detailsFor(rec) != "" {
+		if st.detailsFor(sl, rec) != "" {
 			kept++
 		}
 		if err := d.load(t.Context(), []shortline.StoreID{shortline.StoreID(fmt.Sprintf("s%d", i)), favourite}); err != nil {
 			t.Fatal(err)
 		}
-		if n := st.detailBytes.Load(); n > d.max {
+		if n := st.details.bytes.Load(); n > d.max {
 			t.Fatalf("%d bytes after store %d, more than %d", n, i, d.max)
 		}
 	}
-	if n := checkDetailBytes(t, st); n < 500 {
+	if n := checkDetails(t, st); n < 500 {
 		t.Errorf("only %d stores have details; there is room for more", n)
 	}
 	if kept < stores-2 {
@@ -194,7 +208,7 @@ func TestDetailsRace(t *testing.T) {
 					t.Error(err)
 				}
 				sl, rec, _ := st.find(id)
-				d := sl.detailsFor(rec)
+				d := st.detailsFor(sl, rec)
 				if d == "" {
 					continue
 				}
@@ -211,5 +225,5 @@ func TestDetailsRace(t *testing.T) {
 	if seen.Load() == 0 {
 		t.Error("no details were ever seen: this shows nothing")
 	}
-	checkDetailBytes(t, st)
+	checkDetails(t, st)
 }
