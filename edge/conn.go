@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -28,7 +27,7 @@ func (l lazyListener) Accept() (net.Conn, error) {
 // on. So a busy connection changes a timer once in half a minute.
 //
 // Deadlines hold as for any net.Conn. Once SetDeadline was called, as net/http does before it hands a connection to a
-// handler that hijacks it, every later change is made at once, so that the RawConn sees it too.
+// handler that hijacks it, every later change is made at once: from then on the handler may use the connection below.
 type lazyConn struct {
 	net.Conn
 	read, write lazyDeadline
@@ -143,12 +142,4 @@ func (c *lazyConn) CloseWrite() error {
 		return half.CloseWrite()
 	}
 	return nil
-}
-
-// SyscallConn is for those who hijack the connection.
-func (c *lazyConn) SyscallConn() (syscall.RawConn, error) {
-	if raw, ok := c.Conn.(syscall.Conn); ok {
-		return raw.SyscallConn()
-	}
-	return nil, errors.ErrUnsupported
 }

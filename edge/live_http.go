@@ -249,6 +249,9 @@ func (s *Server) takeOver(c echo.Context, conn *liveConn, status int, h http.Hea
 		s.live.leave(conn)
 		return fmt.Errorf("take over a connection: %w", err)
 	}
+	if lazy, ok := raw.(*lazyConn); ok {
+		raw = lazy.Conn // its deadlines are what they are said to be from Hijack on
+	}
 	c.Response().Status, c.Response().Committed = status, true
 	early := earlyBytes(buffered)
 	var head bytes.Buffer
