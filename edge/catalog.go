@@ -58,6 +58,7 @@ type state struct {
 	catalog   *Catalog
 	changed   liveChanges // by the call of Apply under way
 	used      int         // slots given out
+	arranged  bool
 	attrs     map[string]*attrs
 	schedules map[string]*schedule
 }
@@ -80,7 +81,8 @@ type record struct {
 	id       shortline.StoreID
 	lat, lng float64
 	rev      uint64
-	attrs    *attrs // nil: no such store (a tombstone, or not heard of yet)
+	attrs    *attrs   // nil: no such store (a tombstone, or not heard of yet)
+	cell     geo.Cell // of arrangeRes, that the store is in; 0 until the state is arranged
 }
 
 // attrs is what filters and waits need to know of a store; stores that are alike share one.
@@ -251,6 +253,7 @@ func (s *state) arrange() {
 			from, rec := s.slot(o.ref), &records[i]
 			*rec = *from.record.Load()
 			rec.id, rest = rest[:len(rec.id)], rest[len(rec.id):]
+			rec.cell = o.cell
 			to[i].record.Store(rec)
 			to[i].queue.Store(from.queue.Load())
 			to[i].queueRev = from.queueRev
@@ -259,6 +262,7 @@ func (s *state) arrange() {
 		pages = append(pages, to)
 	}
 	s.pages.Store(&pages)
+	s.arranged = true
 }
 
 // arrangeRes is a resolution whose cells are some blocks of a town.
@@ -423,7 +427,11 @@ func (s *state) putRecord(sl *slot, store *shortline.Store, rev uint64) bool {
 			s.queues.Add(1)
 		}
 	}
-	s.setRecord(sl, &record{id: old.id, lat: store.Lat, lng: store.Lng, rev: rev, attrs: s.internAttrs(store)})
+	rec := &record{id: old.id, lat: store.Lat, lng: store.Lng, rev: rev, attrs: s.internAttrs(store)}
+	if s.arranged { // else arrange finds all cells at once
+		rec.cell = geo.CellAt(geo.Point{Lat: store.Lat, Lng: store.Lng}, arrangeRes)
+	}
+	s.setRecord(sl, rec)
 	return true
 }
 

@@ -116,6 +116,9 @@ func (s *Server) readPast(c echo.Context, level consistency) (past, error) {
 	if p.rollups, err = s.rollups.Rollups(ctx, id, p.from, s.now().Add(time.Hour)); err != nil {
 		return past{}, storeUnavailable(err)
 	}
+	if err := s.coverAhead(ctx, &p.pos); err != nil { // the database may be ahead of memory
+		return past{}, storeUnavailable(err)
+	}
 	return p, nil
 }
 

@@ -340,10 +340,3 @@ func TestNearbyCursorOfAnotherQuery(t *testing.T) {
 	// What does not change the order may differ from page to page, and so may the way to write the same.
 	n.get(t, base+"&lat=51.50&lng=.25&radius=100000&limit=7&fields=id&consistency=strong").want(t, 200)
 }
-
-func TestNotYetThere(t *testing.T) {
-	n := newTestNode(t)
-	for _, path := range []string{"/v1/heatmap"} {
-		n.get(t, path).wantProblem(t, 404, "not-found")
-	}
-}

@@ -77,6 +77,17 @@ func (s *Server) publicRoutes() []route {
 			id: "liveEvents", tag: "Live", summary: "Follow queues over server-sent events", description: aboutEvents, params: liveEventsParams(),
 			media:    map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}},
 			problems: []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindTooManyConnections, kindNotReady}}},
+		{http.MethodGet, "/v1/heatmap", s.getHeatmap, operation{
+			id: "getHeatmap", tag: "Insight", summary: "Where the queues are, by H3 cell", params: []*huma.Param{
+				{Name: "bbox", In: "query", Description: "`west,south,east,north` in degrees; west may be greater than east, across the antimeridian. The whole Earth where absent. A cell counts if its middle is inside", Schema: &huma.Schema{Type: huma.TypeString}},
+				{Name: "res", In: "query", Description: "H3 resolution; by the size of the bbox where absent", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: ptr(0.0), Maximum: ptr(float64(maxHeatRes))}},
+				consistencyParam()},
+			description: "GeoJSON of at most 10,000 cells. The sums are made at most once a second.",
+			answer:      Heatmap{}, token: true, problems: []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindTokenLost, kindNotReady, kindBehind}}},
+		{http.MethodGet, "/v1/analytics/overview", s.getOverview, operation{
+			id: "getOverview", tag: "Insight", summary: "All queues at a glance", params: []*huma.Param{consistencyParam()},
+			description: "Totals, the busiest stores and the busiest cells, for dashboards. Made at most once a second.",
+			answer:      OverviewAnswer{}, token: true, problems: []problemKind{kindMalformed, kindUnauthorized, kindForbidden, kindTokenLost, kindNotReady, kindBehind}}},
 		{http.MethodGet, "/healthz", s.healthz, operation{
 			id: "healthz", tag: "Service", summary: "Whether this node can serve reads", answer: Health{}, problems: []problemKind{kindMalformed, kindNotReady}}},
 	}

@@ -144,6 +144,7 @@ type Server struct {
 	rollups  Rollups
 	more     map[string]func() error // checks of readiness
 	scores   *insight.Scores
+	sums     sums
 	outlooks *outlooks
 	log      *slog.Logger
 	now      func() time.Time

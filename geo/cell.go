@@ -69,6 +69,20 @@ func (c Cell) Centre() Point {
 	return Point{p.Lat, p.Lng}
 }
 
+// Boundary returns the corners of the cell, five or six and more where it lies across an edge of the icosahedron, anticlockwise;
+// nil of an invalid cell.
+func (c Cell) Boundary() []Point {
+	corners, err := h3.CellToBoundary(h3.Cell(c))
+	if err != nil || !c.Valid() {
+		return nil
+	}
+	out := make([]Point, len(corners))
+	for i, p := range corners {
+		out[i] = Point{p.Lat, p.Lng}
+	}
+	return out
+}
+
 // baseCell is the cell of resolution 0 with the number.
 func baseCell(n int) Cell {
 	const mode = 1 << 59 // a cell, not an edge or a vertex
