@@ -41,9 +41,13 @@ func (n *Node) asking() asked {
 	return asked{h.Cluster, h.ClusterID, h.Incarnation}
 }
 
-// fits refuses a caller of another cluster.
+// fits refuses a caller of another cluster. One that has not heard yet of a restore is about to.
 func (n *Node) fits(a asked) error {
-	why, newer := judge(n.hello(""), hello{Cluster: a.Cluster, ClusterID: a.ClusterID, Incarnation: a.Incarnation})
+	mine := n.hello("")
+	if a.Incarnation < mine.Incarnation {
+		a.Incarnation = 0
+	}
+	why, newer := judge(mine, hello{Cluster: a.Cluster, ClusterID: a.ClusterID, Incarnation: a.Incarnation})
 	if newer {
 		n.setForeign(superseded)
 	}
@@ -245,7 +249,7 @@ func (n *Node) barrier(ctx context.Context, a asked) (reached, error) {
 	if _, ok := l.leads(); !ok {
 		return reached{}, errors.New("this voter does not lead")
 	}
-	if err := l.wait(ctx, l.raft.Barrier(applyTimeout), applyTimeout); err != nil {
+	if err := l.barrier(ctx); err != nil {
 		return reached{}, err
 	}
 	return reached{l.raft.AppliedIndex()}, nil

@@ -198,11 +198,18 @@ func (w *world) config(name string, region regions.ID, voter bool) Config {
 // start runs a node; a name that is a region's makes it that region's voter.
 func (w *world) start(name string, region regions.ID) *running {
 	w.t.Helper()
+	return w.startWith(name, region, func(*Node) {})
+}
+
+// startWith changes a node before it runs.
+func (w *world) startWith(name string, region regions.ID, change func(*Node)) *running {
+	w.t.Helper()
 	voter := name == string(region)
 	n, err := New(w.config(name, region, voter))
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	change(n)
 	var l net.Listener
 	if voter {
 		w.until("the port of "+name+" is free", func() bool {

@@ -21,6 +21,9 @@ func (n *Node) firstStart(ctx context.Context) (rejoining bool, err error) {
 	if len(n.cfg.Voters) == 1 {
 		need = 0
 	}
+	if n.forgetful {
+		return false, nil
+	}
 	if n.View().State.ClusterID != "" {
 		n.log.Warn("this voter has no log, but knew of the cluster: it rejoins")
 		return true, nil

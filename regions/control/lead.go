@@ -48,9 +48,15 @@ func (l *life) beat(o raft.Observation) {
 	defer l.mu.Unlock()
 	switch o := o.Data.(type) {
 	case raft.FailedHeartbeatObservation:
-		l.down[regions.ID(o.PeerID)] = true
+		if id := regions.ID(o.PeerID); !l.down[id] {
+			l.down[id] = true
+			l.n.log.Warn("a voter does not answer its leader", "voter", id, "since", o.LastContact)
+		}
 	case raft.ResumedHeartbeatObservation:
-		delete(l.down, regions.ID(o.PeerID))
+		if id := regions.ID(o.PeerID); l.down[id] {
+			delete(l.down, id)
+			l.n.log.Info("a voter answers again", "voter", id)
+		}
 	}
 }
 
@@ -96,7 +102,7 @@ func (d *duty) look(ctx context.Context) error {
 // away (hashicorp/raft#696) can do neither for good; then raft has to be started anew.
 func (d *duty) begin(ctx context.Context, now time.Duration) error {
 	term := d.raft.CurrentTerm()
-	err := d.wait(ctx, d.raft.Barrier(applyTimeout), applyTimeout)
+	err := d.barrier(ctx)
 	switch {
 	case err == nil:
 		d.stuck = 0
@@ -112,6 +118,14 @@ func (d *duty) begin(ctx context.Context, now time.Duration) error {
 		return d.wedged(now)
 	}
 	return nil
+}
+
+// barrier returns once everything that was agreed on before is applied here.
+func (l *life) barrier(ctx context.Context) error {
+	if l.n.wedge.Load() {
+		return raft.ErrLeadershipTransferInProgress
+	}
+	return l.wait(ctx, l.raft.Barrier(applyTimeout), applyTimeout)
 }
 
 // wedged ends this life when it has been stuck for too long.
@@ -171,7 +185,7 @@ func (d *duty) giveAway(ctx context.Context, now time.Duration) error {
 		return nil
 	}
 	// Did it get stuck? If so, it stays so until it is found out.
-	if errors.Is(d.wait(ctx, d.raft.Barrier(applyTimeout), applyTimeout), raft.ErrLeadershipTransferInProgress) {
+	if errors.Is(d.barrier(ctx), raft.ErrLeadershipTransferInProgress) {
 		d.life.term.Store(0)
 	}
 	return nil

@@ -38,7 +38,7 @@ func (c LeaseConfig) Validate() error {
 	c = c.withDefaults()
 	var faults []error
 	if c.TTL > MaxTTL {
-		faults = append(faults, fmt.Errorf("a lease of %v is longer than %v", c.TTL, MaxTTL))
+		faults = append(faults, fmt.Errorf("a lease of %v (--lease-ttl) is longer than %v", c.TTL, MaxTTL))
 	}
 	if c.Margin < 0 || c.Every <= 0 || c.TTL < 2*c.Every+c.Margin {
 		faults = append(faults, fmt.Errorf("a lease of %v that is renewed every %v and not used for its last %v would not last through one renewal that is lost", c.TTL, c.Every, c.Margin))

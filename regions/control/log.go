@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
 )
+
+type hclogger = hclog.Logger
 
 // raftLog passes raft's log on. What raft takes for news is of interest to those who look for a fault, so Info becomes Debug.
 func raftLog(log *slog.Logger) hclog.Logger {
@@ -15,6 +18,10 @@ func raftLog(log *slog.Logger) hclog.Logger {
 	l.RegisterSink(sink{log})
 	return l
 }
+
+// repeated is what raft says again and again while a voter is away; that it is, is said once by life.beat.
+var repeated = []string{"failed to heartbeat", "failed to appendEntries", "failed to contact", "failed to make requestVote", "failed to make requestPreVote",
+	"failed to pipeline", "Election timeout reached", "heartbeat timeout reached", "pre-vote", "rejecting", "failed to get previous log", "failed to send snapshot"}
 
 type sink struct{ log *slog.Logger }
 
@@ -26,6 +33,11 @@ func (s sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 		to = slog.LevelWarn
 	case hclog.Error:
 		to = slog.LevelError
+	}
+	for _, again := range repeated {
+		if strings.HasPrefix(msg, again) {
+			to = slog.LevelDebug
+		}
 	}
 	if !s.log.Enabled(context.Background(), to) {
 		return

@@ -50,6 +50,9 @@ type Node struct {
 	blank    map[regions.ID]bool // voters that knew of nothing since this node was started; guarded by mu
 	foreign  string              // why this node's data does not fit to the others', "" if it does; guarded by mu
 
+	forgetful bool        // mutant: a voter that lost its disk votes at once
+	wedge     atomic.Bool // of tests: raft behaves as in hashicorp/raft#696
+
 	// life is the raft that runs, nil while none does. incoming are voters' connections for it.
 	life     atomic.Pointer[life]
 	incoming chan net.Conn
