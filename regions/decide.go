@@ -208,6 +208,14 @@ func boolFirst(first bool) int {
 	return 1
 }
 
+// Confirmers are those that would confirm the writes of a target of the operation under way.
+func Confirmers(s State, target ID) []ID {
+	if s.Operation == nil || s.Durability.Mode == Async {
+		return nil
+	}
+	return s.confirmersOf(s.Operation, target)
+}
+
 // confirmersOf are those that will confirm the writes of a new primary: who did before and can follow it.
 func (s State) confirmersOf(op *Operation, target ID) []ID {
 	var names, held []ID

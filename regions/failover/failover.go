@@ -99,6 +99,7 @@ type Controller struct {
 	retry       map[regions.ID]time.Time // when a region may next be told to follow
 	checkpoints uint64                   // the epoch of the last checkpoint
 	said        string
+	named       named // the target that has its standbys named already
 
 	mutant mutant
 }
@@ -117,6 +118,12 @@ const (
 type began struct {
 	epoch uint64
 	at    time.Time
+}
+
+// named is a target whose own answer, after it was detached, has shown that its standbys are named as they will be committed.
+type named struct {
+	epoch  uint64
+	target regions.ID
 }
 
 // New makes a Controller. It starts nothing; see Run.

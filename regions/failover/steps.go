@@ -45,6 +45,12 @@ func (c *Controller) resume(ctx context.Context, s regions.Situation) error {
 // choose waits the lease out, makes the positions final, and commits a target.
 func (c *Controller) choose(ctx context.Context, op *regions.Operation) error {
 	w := c.stopwatch()
+	// The target of a switchover is known: its standbys can be named while the lease is waited for, which costs no pause.
+	var naming sync.WaitGroup
+	defer naming.Wait()
+	if op.Kind == regions.Switchover {
+		naming.Go(func() { c.nameAhead(ctx, op.To) })
+	}
 	if err := c.awaitLease(ctx); err != nil {
 		return err
 	}
@@ -54,6 +60,7 @@ func (c *Controller) choose(ctx context.Context, op *regions.Operation) error {
 			return err
 		}
 	}
+	naming.Wait()
 	positions := c.detach(ctx, op)
 	w.mark(regions.StepDetach, "")
 	target, why := regions.ChooseTarget(c.deps.Control.State(), positions)
@@ -62,7 +69,25 @@ func (c *Controller) choose(ctx context.Context, op *regions.Operation) error {
 	}
 	w.mark(regions.StepTarget, target.Position.String())
 	target.Marks = w.marks
+	c.named = named{}
+	if len(target.Names) > 0 && slices.Equal(sorted(positions[target.Region].Sync), sorted(target.Names)) {
+		c.named = named{op.Epoch, target.Region}
+	}
 	return c.propose(ctx, regions.Command{Why: op.Why, Target: target})
+}
+
+// nameAhead names the standbys of a coming target. Where that fails it is done once the target is committed.
+func (c *Controller) nameAhead(ctx context.Context, target regions.ID) {
+	names := regions.Confirmers(c.deps.Control.State(), target)
+	if len(names) == 0 {
+		return
+	}
+	_, err := c.command(ctx, target, "name the standbys of", func(ctx context.Context, db regions.Database, o regions.Order) (regions.DatabaseStatus, error) {
+		return db.SetSync(ctx, o, names)
+	})
+	if err != nil {
+		c.log.Info("the coming target's standbys were not named ahead", "region", target, "err", err)
+	}
 }
 
 // awaitLease returns once no node can hold the lease of the old epoch: each has surrendered it, or as much time has passed
@@ -168,11 +193,13 @@ func (c *Controller) install(ctx context.Context, op *regions.Operation) error {
 	if c.mutant == mutantRechoose {
 		op = c.rechoose(ctx, op)
 	}
-	_, err := c.command(ctx, op.Target, "name the standbys of", func(ctx context.Context, db regions.Database, o regions.Order) (regions.DatabaseStatus, error) {
-		return db.SetSync(ctx, o, op.Names)
-	})
-	if err != nil {
-		return err
+	if c.named != (named{op.Epoch, op.Target}) || c.mutant == mutantRechoose {
+		_, err := c.command(ctx, op.Target, "name the standbys of", func(ctx context.Context, db regions.Database, o regions.Order) (regions.DatabaseStatus, error) {
+			return db.SetSync(ctx, o, op.Names)
+		})
+		if err != nil {
+			return err
+		}
 	}
 	db, order, err := c.commander(op.Target)
 	if err != nil {
