@@ -58,7 +58,7 @@ type config struct {
 }
 
 // parts are what -parts can name, in the order in which they run.
-var parts = []string{"index", "engines", "updates", "http", "visibility", "start"}
+var parts = []string{"index", "engines", "updates", "http", "writes", "visibility", "start"}
 
 func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	c := &config{updateTurn: time.Second}
@@ -189,6 +189,7 @@ type bench struct {
 	engines engineResults
 	updated updateResults
 	http    httpResults
+	writes  writeResults
 	sized   []sizeResults
 	visible []visibleResult
 	starts  []startResult
@@ -202,15 +203,17 @@ func (b *bench) wants(part string) bool { return slices.Contains(b.parts, part) 
 
 func (b *bench) measure(ctx context.Context) (err error) {
 	b.machine = describeMachine()
-	b.say("inventing %s stores", thousands(b.stores))
-	if b.data, err = newDataset(b.stores); err != nil {
-		return err
+	if len(b.parts) > 1 || !b.wants("writes") { // that has stores of its own
+		b.say("inventing %s stores", thousands(b.stores))
+		if b.data, err = newDataset(b.stores); err != nil {
+			return err
+		}
+		b.near = b.data.near(max(1<<14, b.urls))
 	}
-	b.near = b.data.near(max(1<<14, b.urls))
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"index", b.measureIndex}, {"engines", b.measureEngines}, {"updates", b.measureUpdates}, {"http", b.measureHTTP}, {"visibility", b.measureVisibility}, {"start", b.measureStart}} {
+	}{{"index", b.measureIndex}, {"engines", b.measureEngines}, {"updates", b.measureUpdates}, {"http", b.measureHTTP}, {"writes", b.measureWrites}, {"visibility", b.measureVisibility}, {"start", b.measureStart}} {
 		if !b.wants(part.name) {
 			continue
 		}

@@ -39,6 +39,7 @@ func (b *bench) write(w io.Writer) {
 	b.writeEngines(w)
 	b.writeUpdates(w)
 	b.writeHTTP(w)
+	b.writeWrites(w)
 	b.writePlanet(w)
 }
 

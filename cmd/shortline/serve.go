@@ -80,6 +80,7 @@ func newServeCommand(a *app) *cobra.Command {
 	f.StringVar(&s.owner, "postgres-owner", "", "`DSN` on the primary of the role that owns the schema, to create and upgrade it; default: as --postgres")
 	f.BoolVar(&s.localSnapshot, "local-snapshot", true, "with --postgres, keep a file of all stores in the data folder, to start from while the database is down")
 	f.IntVar(&s.conns, "postgres-conns", 10, "connections to each PostgreSQL server at most")
+	f.IntVar(&s.lanes, "commit-lanes", 8, "write transactions under way at once in PostgreSQL: more where a commit waits for a standby far away, fewer and larger ones where it does not")
 	f.StringSliceVar(&s.redis, "redis", nil, "`addresses` of some nodes of a Redis Cluster that caches store details for the region")
 	f.StringVar(&s.redisPassword, "redis-password", "", "`password` of Redis; better set as SHORTLINE_REDIS_PASSWORD")
 	f.StringVar(&s.deployment, "deployment", "shortline", "`name` that tells this deployment's keys in Redis from those of others")

@@ -21,12 +21,10 @@ type storeSettings struct {
 	replica  string // DSN of the local standby
 	owner    string // DSN of the role that owns the schema
 	conns    int
+	lanes    int // write transactions under way at once
 	// localSnapshot says to keep a file to start from while PostgreSQL is down.
 	localSnapshot bool
 }
-
-// commitLanes is how many transactions a node has under way at once in PostgreSQL.
-const commitLanes = 8
 
 func (s *storeSettings) validate() error {
 	var faults []error
@@ -38,6 +36,9 @@ func (s *storeSettings) validate() error {
 	}
 	if s.conns < 1 || s.conns > 1000 {
 		faults = append(faults, fmt.Errorf("--postgres-conns %d is not between 1 and 1000", s.conns))
+	}
+	if s.lanes < 1 || s.lanes > 64 {
+		faults = append(faults, fmt.Errorf("--commit-lanes %d is not between 1 and 64", s.lanes))
 	}
 	return errors.Join(faults...)
 }
@@ -76,7 +77,7 @@ func (s *storeSettings) open(ctx context.Context, control wiring, log *slog.Logg
 	if err != nil {
 		return nil, 0, err
 	}
-	return pg, min(commitLanes, s.conns), nil
+	return pg, min(s.lanes, s.conns), nil
 }
 
 // seenBefore tells whether the node has reached its database before. Only then it may start without it: a first start finds
