@@ -208,7 +208,7 @@ func (b *bench) measureStart(ctx context.Context) error {
 }
 
 // load commits all stores and their queues, several transactions at once.
-func (b *bench) load(ctx context.Context, db *planet.Postgres) (err error) {
+func (b *bench) load(ctx context.Context, db *planet.Database) (err error) {
 	const workers, chunk = 4, 500
 	store, err := postgres.Open(ctx, postgres.Config{Write: db.DSN("shortline_writer", "shortline"), WriteConns: workers})
 	if err != nil {

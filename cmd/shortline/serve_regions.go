@@ -37,6 +37,7 @@ type regionsSettings struct {
 	controlVoters map[string]string
 	dbAgents      map[string]string
 	places        map[string]string
+	reach         map[string]string
 	leaseTTL      time.Duration
 	leaseEvery    time.Duration
 	async         bool
@@ -50,6 +51,7 @@ func (s *regionsSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.controlListen, "control-listen", "", "`address` at which this node is the voter of its region; for a private network, it is authenticated but not encrypted")
 	f.StringToStringVar(&s.dbAgents, "db-agents", nil, "`region=address` of each region's database agent")
 	f.StringToStringVar(&s.places, "places", nil, "`region=LAT/LNG` of regions that are not known by their names, such as lab=39.04/-77.49; looked at only when a cluster of regions is set up")
+	f.StringToStringVar(&s.reach, "reach", nil, "`address=address` for other nodes' cluster addresses that are reached from here at another one, through a proxy or a translation of addresses")
 	f.DurationVar(&s.leaseTTL, "lease-ttl", 1500*time.Millisecond, "how long this node may acknowledge writes after it last asked whether it may; a failover waits at least as long")
 	f.DurationVar(&s.leaseEvery, "lease-every", 400*time.Millisecond, "how often it asks")
 	f.BoolVar(&s.async, "async", false, "acknowledge writes before another region has them; looked at only when a cluster of regions is set up")
@@ -311,7 +313,7 @@ func (d *directory) Nodes(id regions.ID) []edge.PeerNode {
 	var nodes []edge.PeerNode
 	for _, n := range place.Nodes {
 		if n.Cluster != "" && n.Health != regions.Stopping {
-			nodes = append(nodes, edge.PeerNode{Name: n.Name, Addr: n.Cluster})
+			nodes = append(nodes, edge.PeerNode{Name: n.Name, Addr: cmp.Or(d.s.reach[n.Cluster], n.Cluster)})
 		}
 	}
 	return nodes

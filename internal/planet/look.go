@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -16,6 +17,10 @@ func (p *Postgres) Rows(ctx context.Context, database, sql string) ([][]string, 
 		return nil, err
 	}
 	defer hangUp(conn)
+	return textRows(ctx, conn, sql)
+}
+
+func textRows(ctx context.Context, conn *pgx.Conn, sql string) ([][]string, error) {
 	results, err := conn.PgConn().Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return nil, err
@@ -40,6 +45,10 @@ func (p *Postgres) Hold(ctx context.Context, database, sql string) (release func
 	if err != nil {
 		return nil, err
 	}
+	return hold(ctx, conn, sql)
+}
+
+func hold(ctx context.Context, conn *pgx.Conn, sql string) (release func(), err error) {
 	if _, err := conn.PgConn().Exec(ctx, "BEGIN; "+sql).ReadAll(); err != nil {
 		hangUp(conn)
 		return nil, err

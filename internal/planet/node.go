@@ -27,6 +27,8 @@ type Node struct {
 	api     *reservation
 	admin   *reservation
 	cluster *reservation
+	gossip  *reservation
+	control *reservation // nil where the node is no voter
 
 	readyMu sync.Mutex
 	ready   chan struct{} // guarded by readyMu: closed when the process has printed its ready line; another one for each process
@@ -47,12 +49,15 @@ func (p *Planet) newNode(r *Region, number int) (*Node, error) {
 	if err := os.Mkdir(n.dir, 0o700); err != nil {
 		return nil, err
 	}
-	ports, err := reserve(3)
+	ports, err := reserve(5)
 	if err != nil {
 		return nil, err
 	}
 	p.reserved = append(p.reserved, ports...)
-	n.api, n.admin, n.cluster = ports[0], ports[1], ports[2]
+	n.api, n.admin, n.cluster, n.gossip = ports[0], ports[1], ports[2], ports[3]
+	if number == 1 {
+		n.control = ports[4]
+	}
 	// All nodes take up one key; the first to start stores it.
 	return n, os.WriteFile(filepath.Join(n.dir, "admin.key"), []byte(p.key+"\n"), 0o600)
 }
@@ -131,32 +136,24 @@ type nodeSettings struct{ args, env []string }
 
 // nodeSettings is the one place that knows the flags of `shortline serve`.
 func (p *Planet) nodeSettings(n *Node) (nodeSettings, error) {
-	home := p.Region(p.first())
-	owner, err := p.dsn(n.region.ID, home, "shortline_owner")
-	if err != nil {
-		return nodeSettings{}, err
+	if n.region.ID == witnessID {
+		return p.witnessSettings(n)
 	}
-	writer, err := p.dsn(n.region.ID, home, "shortline_writer")
-	if err != nil {
-		return nodeSettings{}, err
-	}
+	home, db := p.Region(p.first()), n.region.Postgres
 	s := nodeSettings{
-		args: []string{"serve", "--region", string(n.region.ID), "--data", n.dir,
-			"--listen", n.api.addr(), "--admin-listen", n.admin.addr(), "--cluster-listen", n.cluster.addr(),
+		args: []string{"serve", "--region", string(n.region.ID), "--data", n.dir, "--node-name", n.name,
+			"--listen", n.api.addr(), "--admin-listen", n.admin.addr(), "--cluster-listen", n.cluster.addr(), "--gossip-listen", n.gossip.addr(),
+			"--region-point", fmt.Sprintf("%g,%g", n.region.At.Lat, n.region.At.Lng),
 			"--redis", strings.Join(n.region.Redis.Addrs(), ","), "--deployment", "planet", "--shutdown-timeout", "3s"},
-		env: []string{"SHORTLINE_POSTGRES=" + writer, "SHORTLINE_POSTGRES_OWNER=" + owner, "SHORTLINE_CLUSTER_KEY=" + p.clusterKey},
+		env: []string{"SHORTLINE_POSTGRES=" + db.DSN("shortline_writer", database), "SHORTLINE_POSTGRES_OWNER=" + db.DSN("shortline_owner", database), "SHORTLINE_CLUSTER_KEY=" + p.clusterKey},
 	}
-	if n.region != home {
-		s.env = append(s.env, "SHORTLINE_POSTGRES_REPLICA="+n.region.Postgres.DSN("shortline_reader", database))
-		var to []string
-		for _, other := range home.Nodes {
-			addr, err := p.links.via(n.region.ID, home.ID, other.cluster.addr())
-			if err != nil {
-				return nodeSettings{}, err
-			}
-			to = append(to, addr)
-		}
-		s.args = append(s.args, "--forward-to", strings.Join(to, ","))
+	var seeds []string
+	for _, r := range p.regions {
+		seeds = append(seeds, r.Nodes[0].gossip.addr())
+	}
+	s.args = append(s.args, "--join", strings.Join(seeds, ","))
+	if err := p.manyRegions(n, &s); err != nil {
+		return nodeSettings{}, err
 	}
 	s.args = append(s.args, p.o.NodeArgs...)
 	if p.o.Demo && n == home.Nodes[0] {
@@ -165,13 +162,62 @@ func (p *Planet) nodeSettings(n *Node) (nodeSettings, error) {
 	return s, nil
 }
 
-// dsn is how a region reaches the database of another, or its own.
-func (p *Planet) dsn(from regions.ID, of *Region, role string) (string, error) {
-	addr, err := p.links.via(from, of.ID, of.Postgres.Addr())
-	if err != nil {
-		return "", err
+// manyRegions adds how a node takes part in what several regions agree on, with the addresses at which its region reaches the others.
+func (p *Planet) manyRegions(n *Node, s *nodeSettings) error {
+	if len(p.regions) == 1 {
+		return nil
 	}
-	return of.Postgres.DSNVia(addr, role, database), nil
+	voters, agents, places, reach := []string{}, []string{}, []string{}, []string{}
+	via := func(to regions.ID, target string) (addr string, err error) {
+		return p.links.via(n.region.ID, to, target)
+	}
+	for _, r := range p.regions {
+		places = append(places, fmt.Sprintf("%s=%g/%g", r.ID, r.At.Lat, r.At.Lng))
+		voter, err := via(r.ID, r.Nodes[0].control.addr())
+		if err != nil {
+			return err
+		}
+		agent, err := via(r.ID, r.Postgres.agent.addr())
+		if err != nil {
+			return err
+		}
+		voters, agents = append(voters, string(r.ID)+"="+voter), append(agents, string(r.ID)+"="+agent)
+		for _, other := range r.Nodes {
+			if r == n.region {
+				break
+			}
+			addr, err := via(r.ID, other.cluster.addr())
+			if err != nil {
+				return err
+			}
+			reach = append(reach, other.cluster.addr()+"="+addr)
+		}
+	}
+	if w := p.witness; w != nil {
+		addr, err := via(witnessID, w.control.addr())
+		if err != nil {
+			return err
+		}
+		voters = append(voters, string(witnessID)+"="+addr)
+	}
+	s.args = append(s.args, "--control-voters", strings.Join(voters, ","), "--db-agents", strings.Join(agents, ","), "--places", strings.Join(places, ","))
+	if len(reach) > 0 {
+		s.args = append(s.args, "--reach", strings.Join(reach, ","))
+	}
+	if n.control != nil {
+		s.args = append(s.args, "--control-listen", n.control.addr())
+	}
+	if p.o.Async {
+		s.args = append(s.args, "--async")
+	}
+	return nil
+}
+
+// witnessSettings are those of a voter without data.
+func (p *Planet) witnessSettings(n *Node) (nodeSettings, error) {
+	s := nodeSettings{args: []string{"serve", "--witness", "--region", string(witnessID), "--data", n.dir, "--node-name", n.name, "--deployment", "planet", "--admin-listen", n.admin.addr()},
+		env: []string{"SHORTLINE_CLUSTER_KEY=" + p.clusterKey}}
+	return s, p.manyRegions(n, &s)
 }
 
 // cleanEnv is the environment without settings of Shortline: the caller's own are none of a node's business.

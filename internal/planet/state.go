@@ -1,9 +1,11 @@
 package planet
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -16,6 +18,11 @@ type state struct {
 	AdminKey string        `json:"admin_key"`
 	Primary  regions.ID    `json:"primary"`
 	Regions  []regionState `json:"regions"`
+	Witness  *processState `json:"witness,omitempty"`
+}
+
+type processState struct {
+	PID *int `json:"pid"`
 }
 
 type regionState struct {
@@ -24,6 +31,7 @@ type regionState struct {
 	Lng      float64       `json:"lng"`
 	Nodes    []nodeState   `json:"nodes"`
 	Postgres postgresState `json:"postgres"`
+	Agent    processState  `json:"agent"`
 	Redis    []serverState `json:"redis"`
 }
 
@@ -45,11 +53,18 @@ type serverState struct {
 	PID  *int   `json:"pid"`
 }
 
-func (p *Planet) state() state {
-	s := state{AdminKey: p.key, Primary: p.Primary()}
+func (p *Planet) stateLocked() state {
+	s := state{AdminKey: p.key, Primary: cmp.Or(p.primary, p.first())}
+	if p.witness != nil {
+		s.Witness = &processState{pidOf(&p.witness.server)}
+	}
 	for _, r := range p.regions {
 		rs := regionState{Name: r.ID, Lat: r.At.Lat, Lng: r.At.Lng,
-			Postgres: postgresState{serverState{r.Postgres.Addr(), pidOf(&r.Postgres.server)}, r.Postgres.DSN(operatorRole, database), r.Postgres.Data()}}
+			Postgres: postgresState{serverState{r.Postgres.Addr(), nil}, r.Postgres.DSN(operatorRole, database), r.Postgres.Data()},
+			Agent:    processState{pidOf(&r.Postgres.server)}}
+		if pid := r.Postgres.ServerPID(); pid != 0 {
+			rs.Postgres.PID = &pid
+		}
 		for _, n := range r.Nodes {
 			rs.Nodes = append(rs.Nodes, nodeState{n.name, n.API(), n.Admin(), pidOf(&n.server)})
 		}
@@ -68,8 +83,72 @@ func pidOf(s *server) *int {
 	return nil
 }
 
-// watchEvery is how old planet.json may be.
-const watchEvery = 50 * time.Millisecond
+const (
+	// watchEvery is how old planet.json may be, but for the primary, which nodes are asked for every askEvery.
+	watchEvery = 50 * time.Millisecond
+	askEvery   = 200 * time.Millisecond
+)
+
+// follow keeps in mind which region takes writes, until ctx ends.
+func (p *Planet) follow(ctx context.Context) {
+	ticker := time.NewTicker(askEvery)
+	defer ticker.Stop()
+	for {
+		if id, ok := p.askPrimary(ctx); ok {
+			p.mu.Lock()
+			p.primary = id
+			p.mu.Unlock()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// askPrimary asks one node after the other which region takes writes, until one knows.
+func (p *Planet) askPrimary(ctx context.Context) (regions.ID, bool) {
+	for _, n := range p.Nodes() {
+		if !n.Running() {
+			continue
+		}
+		var answer struct {
+			Regions []struct {
+				Name regions.ID `json:"name"`
+				Role string     `json:"role"`
+			} `json:"regions"`
+		}
+		if getJSON(ctx, n.API()+"/v1/regions", &answer) != nil {
+			continue
+		}
+		for _, r := range answer.Regions {
+			if r.Role == "primary" {
+				return r.Name, true
+			}
+		}
+	}
+	return "", false
+}
+
+// getJSON asks with a deadline of a second.
+func getJSON(ctx context.Context, url string, to any) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %s", url, res.Status)
+	}
+	return json.NewDecoder(res.Body).Decode(to)
+}
 
 // watch keeps planet.json true and tells which parts end by themselves, until ctx ends.
 func (p *Planet) watch(ctx context.Context) {
@@ -105,7 +184,7 @@ func (p *Planet) update() error {
 			p.say("%s has ended by itself: %s%s", strings.TrimSuffix(s.out.prefix, " | "), ended(proc), s.out.tail(5))
 		}
 	}
-	text, err := json.MarshalIndent(p.state(), "", " ")
+	text, err := json.MarshalIndent(p.stateLocked(), "", " ")
 	if err != nil || string(text) == p.written {
 		return err
 	}
@@ -130,6 +209,9 @@ func (p *Planet) servers() []*server {
 		for _, n := range r.Redis.Nodes() {
 			all = append(all, &n.server)
 		}
+	}
+	if p.witness != nil {
+		all = append(all, &p.witness.server)
 	}
 	return all
 }

@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shortline/shortline"
@@ -111,6 +110,7 @@ type Planet struct {
 	guard      *guard
 	links      *links
 	regions    []*Region
+	witness    *Node // for two regions, else nil
 	reserved   []*reservation
 
 	watching context.CancelFunc
@@ -120,6 +120,7 @@ type Planet struct {
 
 	mu      sync.Mutex
 	written string               // guarded by mu: what planet.json holds
+	primary regions.ID           // guarded by mu: "" before anybody was asked
 	seen    map[*server]*process // guarded by mu: the processes that were told about
 }
 
@@ -128,7 +129,7 @@ type Region struct {
 	ID       regions.ID
 	At       geo.Point
 	Nodes    []*Node
-	Postgres *Postgres
+	Postgres *Database
 	Redis    *RedisCluster
 }
 
@@ -176,6 +177,9 @@ func newPlanet(o Options) (*Planet, error) {
 	for _, id := range o.Regions {
 		r := &Region{ID: id, At: at[id]}
 		p.regions = append(p.regions, r)
+		if r.Postgres, err = p.newDatabase(r); err != nil {
+			return p, err
+		}
 		for i := range o.Nodes {
 			n, err := p.newNode(r, i+1)
 			if err != nil {
@@ -184,7 +188,12 @@ func newPlanet(o Options) (*Planet, error) {
 			r.Nodes = append(r.Nodes, n)
 		}
 	}
-	return p, nil
+	if len(o.Regions) == 2 {
+		if p.witness, err = p.newWitness(); err != nil {
+			return p, err
+		}
+	}
+	return p, os.WriteFile(p.schemaFile(), []byte(p.schema()), 0o600)
 }
 
 // makeFolders makes the folders and sets the guard on them.
@@ -228,7 +237,7 @@ func (p *Planet) makeFolders() (err error) {
 
 // leftovers are the folders and files that have to be gone at the end.
 func (p *Planet) leftovers() []string {
-	all := []string{p.sockets, p.File()}
+	all := []string{p.sockets, p.File(), p.schemaFile()}
 	if p.o.Keep {
 		return all
 	}
@@ -252,6 +261,7 @@ func (p *Planet) start(ctx context.Context) error {
 	watched, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p.watching = cancel
 	p.wg.Go(func() { p.watch(watched) })
+	p.wg.Go(func() { p.follow(watched) })
 	if p.o.Stores != "" {
 		if err := p.load(ctx, p.regions[0].Nodes[0]); err != nil {
 			return err
@@ -268,6 +278,9 @@ func (p *Planet) startParts(ctx context.Context) error {
 		databases[i] = make(chan struct{})
 	}
 	g.Go(func() error { return p.startDatabases(ctx, databases) })
+	if p.witness != nil {
+		g.Go(func() error { return p.witness.start(ctx) })
+	}
 	for i, r := range p.regions {
 		g.Go(func() (err error) {
 			r.Redis, err = StartRedis(ctx, RedisConfig{Name: string(r.ID) + "-redis", Dir: filepath.Join(p.dir, string(r.ID), "redis"),
@@ -298,54 +311,31 @@ func (p *Planet) startNodes(ctx context.Context, r *Region) error {
 	return nil
 }
 
-// startDatabases starts the primary, then all standbys at once, and closes up[i] when that of the i-th region takes SQL.
-func (p *Planet) startDatabases(ctx context.Context, up []chan struct{}) (err error) {
-	home := p.regions[0]
-	cfg := p.postgresConfig(home)
-	cfg.Init = p.createDatabase
-	if home.Postgres, err = StartPostgres(ctx, cfg); err != nil {
-		return err
-	}
-	if err := home.Postgres.Exec(ctx, database, p.schema()); err != nil {
-		return fmt.Errorf("set up the database %s: %w", database, err)
-	}
-	p.say("%s has a primary: %s", home.ID, home.Postgres.Addr())
-	close(up[0])
-	var names []string
-	g, startCtx := errgroup.WithContext(ctx)
-	for i, r := range p.regions[1:] {
-		names = append(names, string(r.ID))
+// startDatabases starts the first region's database, then the others as copies of it, and closes up[i] when that of the i-th
+// region takes SQL.
+func (p *Planet) startDatabases(ctx context.Context, up []chan struct{}) error {
+	var g errgroup.Group
+	for i, r := range p.regions {
 		g.Go(func() error {
-			cfg := p.postgresConfig(r)
-			var err error
-			if cfg.Via, err = p.links.via(r.ID, home.ID, home.Postgres.Addr()); err != nil {
+			if i > 0 {
+				select {
+				case <-up[0]:
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			}
+			if err := r.Postgres.start(ctx); err != nil {
 				return err
 			}
-			if r.Postgres, err = home.Postgres.Standby(startCtx, string(r.ID), cfg); err != nil {
+			if err := r.Postgres.await(ctx, "shortline_reader"); err != nil {
 				return err
 			}
-			p.say("%s has a standby: %s", r.ID, r.Postgres.Addr())
-			close(up[1+i])
+			p.say("%s has a database: %s", r.ID, r.Postgres.Addr())
+			close(up[i])
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil || len(names) == 0 {
-		return err
-	}
-	if err := home.Postgres.WaitStreaming(ctx, names...); err != nil || p.o.Async {
-		return err
-	}
-	return home.Postgres.setSync(ctx, names)
-}
-
-func (p *Planet) postgresConfig(r *Region) PostgresConfig {
-	return PostgresConfig{Name: string(r.ID), Label: string(r.ID) + "-postgres", Dir: filepath.Join(p.files, string(r.ID), "postgres"), Keep: p.o.Keep, Sockets: p.sockets,
-		NoFsync: p.o.NoFsync, Password: p.password, Output: p.out, Timeout: p.o.Timeout, guard: p.guard}
-}
-
-func (p *Planet) createDatabase(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, "CREATE DATABASE "+database)
-	return err
+	return g.Wait()
 }
 
 // schema is what a new database needs before the first node comes: roles that can log in, and one for whoever looks in
@@ -415,8 +405,12 @@ func (p *Planet) Nodes() []*Node {
 // first is the region that took writes at the start.
 func (p *Planet) first() regions.ID { return p.regions[0].ID }
 
-// Primary is the region that takes writes.
-func (p *Planet) Primary() regions.ID { return p.first() }
+// Primary is the region that takes writes, as the nodes agreed the last time that one was asked.
+func (p *Planet) Primary() regions.ID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return cmp.Or(p.primary, p.first())
+}
 
 // RoundTrip is how long a packet would take between two regions and back, whether the planet delays it or not.
 func (p *Planet) RoundTrip(a, b regions.ID) time.Duration {
@@ -447,6 +441,9 @@ func (p *Planet) stop() error {
 	for _, n := range p.Nodes() {
 		nodes.Go(n.Stop)
 	}
+	if p.witness != nil {
+		nodes.Go(p.witness.Stop)
+	}
 	err := nodes.Wait()
 	err = errors.Join(err, p.links.close())
 	for _, r := range p.regions {
@@ -456,7 +453,7 @@ func (p *Planet) stop() error {
 		if r.Postgres != nil {
 			servers.Go(func() error {
 				if !p.o.Keep { // nobody will read what a clean shutdown would write
-					_ = r.Postgres.StopImmediate()
+					r.Postgres.Kill()
 				}
 				return r.Postgres.Stop()
 			})
@@ -477,36 +474,6 @@ func (p *Planet) stop() error {
 		p.guard.dismiss()
 	}
 	return err
-}
-
-// setSync names the standbys of which any one has to confirm each commit, and waits until that is in force.
-func (p *Postgres) setSync(ctx context.Context, names []string) error {
-	quoted := make([]string, len(names))
-	for i, n := range names {
-		quoted[i] = `"` + n + `"`
-	}
-	want := "ANY 1 (" + strings.Join(quoted, ", ") + ")"
-	// ALTER SYSTEM must be a statement of its own.
-	for _, sql := range []string{"ALTER SYSTEM SET synchronous_standby_names = " + quoteSetting(want), "SELECT pg_reload_conf()"} {
-		if err := p.Exec(ctx, Superuser, sql); err != nil {
-			return fmt.Errorf("let commits wait for a standby: %w", err)
-		}
-	}
-	return await(ctx, p.Exited(), func(ctx context.Context) error {
-		conn, err := p.Connect(ctx, Superuser, Superuser)
-		if err != nil {
-			return err
-		}
-		defer hangUp(conn)
-		var quorum int
-		if err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'").Scan(&quorum); err != nil {
-			return err
-		}
-		if quorum < len(names) {
-			return fmt.Errorf("%d of %d standbys count for commits", quorum, len(names))
-		}
-		return nil
-	})
 }
 
 // ended tells how a process ended.

@@ -1,0 +1,248 @@
+package planet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/shortline/shortline/regions"
+)
+
+// Database is a region's PostgreSQL with the agent that looks after it, `shortline db`. What is done to it as a server
+// (Kill, Pause, Stop, Start) is done to both; KillServer and PauseServer do it to PostgreSQL alone. Its methods may be called from several
+// goroutines.
+type Database struct {
+	server // the agent's process; PostgreSQL is a descendant
+	planet *Planet
+	region *Region
+	dir    string
+	addr   *reservation
+	agent  *reservation
+
+	readyMu sync.Mutex
+	ready   chan struct{} // guarded by readyMu: closed when the agent's process has printed its ready line
+}
+
+// databaseStop is how long an agent may take to stop its server before both are killed.
+const databaseStop = 40 * time.Second
+
+func (p *Planet) newDatabase(r *Region) (*Database, error) {
+	d := &Database{planet: p, region: r, dir: filepath.Join(p.files, string(r.ID), "db"), ready: make(chan struct{})}
+	d.name, d.guard, d.death = string(r.ID)+"-db", p.guard, syscall.SIGKILL
+	d.out = newOutput(d.name, p.out)
+	d.out.each = d.heard
+	if err := os.MkdirAll(filepath.Dir(d.dir), 0o755); err != nil {
+		return nil, err
+	}
+	ports, err := reserve(2)
+	if err != nil {
+		return nil, err
+	}
+	p.reserved = append(p.reserved, ports...)
+	d.addr, d.agent = ports[0], ports[1]
+	return d, nil
+}
+
+func (d *Database) heard(line string) (show bool) {
+	if strings.HasPrefix(line, "ready ") {
+		d.readyMu.Lock()
+		defer d.readyMu.Unlock()
+		select {
+		case <-d.ready:
+		default:
+			close(d.ready)
+		}
+	}
+	return line != ""
+}
+
+// Start starts an agent that does not run, and returns when its server answers.
+func (d *Database) Start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, d.planet.o.Timeout, fmt.Errorf("not ready after %v", d.planet.o.Timeout))
+	defer cancel()
+	return d.start(ctx)
+}
+
+func (d *Database) start(ctx context.Context) error {
+	args, err := d.planet.databaseArgs(d)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(d.planet.o.Program, args...)
+	cmd.Dir = filepath.Dir(d.dir)
+	cmd.Env = append(cleanEnv(), "SHORTLINE_CLUSTER_KEY="+d.planet.clusterKey, "SHORTLINE_DB_PASSWORD="+d.planet.password)
+	cmd.Env = append(cmd.Env, d.planet.o.Env...)
+	d.readyMu.Lock()
+	ready := make(chan struct{})
+	d.ready = ready
+	d.readyMu.Unlock()
+	proc, err := d.launch(cmd)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ready:
+		return nil
+	case <-proc.exited:
+		return fmt.Errorf("start %s: it ended: %w%s", d.name, cmp.Or(proc.err, errors.New("exit status 0")), d.out.last())
+	case <-ctx.Done():
+		return fmt.Errorf("wait until %s is ready: %w%s", d.name, context.Cause(ctx), d.out.last())
+	}
+}
+
+// databaseArgs is the one place that knows the flags of `shortline db`.
+func (p *Planet) databaseArgs(d *Database) ([]string, error) {
+	args := []string{"db", "--region", string(d.region.ID), "--db-dir", d.dir, "--db-bound",
+		"--postgres-listen", d.addr.addr(), "--agent-listen", d.agent.addr(), "--db-init-sql", p.schemaFile()}
+	if d.region.ID == p.first() {
+		args = append(args, "--db-init")
+	} else {
+		args = append(args, "--db-init-from", string(p.first()))
+	}
+	if len(p.regions) == 1 {
+		args = append(args, "--db-alone")
+	}
+	for _, other := range p.regions {
+		if other == d.region {
+			continue
+		}
+		addr, err := p.links.via(d.region.ID, other.ID, other.Postgres.addr.addr())
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "--db-peer", string(other.ID)+"="+addr)
+	}
+	if p.o.NoFsync {
+		args = append(args, "--db-setting", "fsync=off")
+	}
+	return args, nil
+}
+
+// Restart stops the agent and its server if they run, and starts them again.
+func (d *Database) Restart(ctx context.Context) error {
+	if err := d.Stop(); err != nil {
+		return err
+	}
+	return d.Start(ctx)
+}
+
+// Stop ends the agent, and with it the server, as an operator does. It can be started again.
+func (d *Database) Stop() error { return d.end(syscall.SIGTERM, databaseStop) }
+
+// Addr is the server's TCP address, Agent that of the agent. Both stay the same over a restart.
+func (d *Database) Addr() string { return d.addr.addr() }
+
+// Agent is the address at which the agent takes commands.
+func (d *Database) Agent() string { return d.agent.addr() }
+
+// Data is the server's data folder.
+func (d *Database) Data() string { return filepath.Join(d.dir, "data") }
+
+// DSN is how to connect over TCP as one of the roles of Shortline, or as the operator, who may do everything.
+func (d *Database) DSN(role, database string) string { return d.DSNVia(d.Addr(), role, database) }
+
+// DSNVia is DSN at another address: that of a Proxy.
+func (d *Database) DSNVia(addr, role, database string) string {
+	return (&url.URL{Scheme: "postgres", User: url.UserPassword(role, d.planet.password), Host: addr, Path: "/" + database, RawQuery: "sslmode=disable"}).String()
+}
+
+func (d *Database) connect(ctx context.Context, database string) (*pgx.Conn, error) {
+	return pgx.Connect(ctx, d.DSN(operatorRole, database))
+}
+
+// Rows returns what a query as the operator gives, as text; NULL is "".
+func (d *Database) Rows(ctx context.Context, database, sql string) ([][]string, error) {
+	conn, err := d.connect(ctx, database)
+	if err != nil {
+		return nil, err
+	}
+	defer hangUp(conn)
+	return textRows(ctx, conn, sql)
+}
+
+// Hold begins a transaction as the operator, runs SQL in it and leaves it open until release is called, which rolls it back. It ends
+// with ctx, too.
+func (d *Database) Hold(ctx context.Context, database, sql string) (release func(), err error) {
+	conn, err := d.connect(ctx, database)
+	if err != nil {
+		return nil, err
+	}
+	return hold(ctx, conn, sql)
+}
+
+// ServerPID is PostgreSQL's own process, or 0 if it does not run. The agent starts it again after a crash, as another process.
+func (d *Database) ServerPID() int {
+	text, err := os.ReadFile(filepath.Join(d.Data(), "postmaster.pid"))
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil || pid <= 0 || syscall.Kill(pid, 0) != nil {
+		return 0
+	}
+	return pid
+}
+
+// KillServer ends PostgreSQL alone with SIGKILL; the agent starts it again.
+func (d *Database) KillServer() error { return d.signalServer(syscall.SIGKILL) }
+
+// PauseServer freezes PostgreSQL's postmaster alone: it still takes connections, and nobody answers new ones. ResumeServer lets it go on.
+func (d *Database) PauseServer() error { return d.signalServer(syscall.SIGSTOP) }
+
+// ResumeServer ends PauseServer.
+func (d *Database) ResumeServer() error { return d.signalServer(syscall.SIGCONT) }
+
+func (d *Database) signalServer(s syscall.Signal) error {
+	pid := d.ServerPID()
+	if pid == 0 {
+		return fmt.Errorf("%v to the server of %s: it does not run", s, d.region.ID)
+	}
+	return syscall.Kill(pid, s)
+}
+
+// await waits until the region's database takes SQL from the role.
+func (d *Database) await(ctx context.Context, role string) error {
+	return await(ctx, d.Exited(), func(ctx context.Context) error {
+		conn, err := pgx.Connect(ctx, d.DSN(role, database))
+		if err != nil {
+			return err
+		}
+		hangUp(conn)
+		return nil
+	})
+}
+
+// schemaFile is where the SQL of a new database stands.
+func (p *Planet) schemaFile() string { return filepath.Join(p.dir, "roles.sql") }
+
+// newWitness makes a voter without data, for two regions.
+func (p *Planet) newWitness() (*Node, error) {
+	n := &Node{planet: p, region: &Region{ID: witnessID}, number: 1, ready: make(chan struct{})}
+	n.name, n.guard, n.death = string(witnessID), p.guard, syscall.SIGKILL
+	n.out = newOutput(n.name, p.out)
+	n.out.each = n.heard
+	n.dir = filepath.Join(p.dir, string(witnessID))
+	ports, err := reserve(2)
+	if err != nil {
+		return nil, err
+	}
+	p.reserved = append(p.reserved, ports...)
+	n.control, n.admin = ports[0], ports[1]
+	return n, os.Mkdir(n.dir, 0o700)
+}
+
+// witnessID is the name of the region that has a vote and nothing else.
+const witnessID regions.ID = "witness"
