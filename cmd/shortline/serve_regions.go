@@ -328,12 +328,12 @@ func (d *directory) Changed() <-chan struct{} {
 
 // run makes one channel of two kinds of changes, until ctx ends.
 func (d *directory) run(ctx context.Context) error {
-	var seen <-chan struct{}
-	if d.gossip != nil {
-		seen = d.gossip.Changed()
-	}
 	for {
 		agreed := d.node.Changed()
+		var seen <-chan struct{}
+		if d.gossip != nil {
+			seen = d.gossip.Changed() // closed at the next change: it is asked for anew each time
+		}
 		d.mu.Lock()
 		close(d.changed)
 		d.changed = make(chan struct{})
