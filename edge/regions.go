@@ -3,6 +3,8 @@ package edge
 import (
 	"cmp"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -69,16 +71,17 @@ type RegionInfo struct {
 
 // NodeInfo is one node of a region.
 type NodeInfo struct {
-	Name    string  `json:"name"`
-	Health  string  `json:"health" enum:"healthy,starting,unhealthy,stopping,dead,flapping,silent"`
-	Reason  string  `json:"reason,omitempty" doc:"Why it is not healthy"`
-	URL     string  `json:"url"`
-	Version string  `json:"version"`
-	LagS    float64 `json:"lag_s" minimum:"0"`
-	RTTMS   float64 `json:"rtt_ms" minimum:"0" doc:"Estimated round trip from the node that answered; 0 where it is not known"`
-	LoadRPS float64 `json:"load_rps" minimum:"0" doc:"Requests a second"`
-	SkewMS  float64 `json:"skew_ms" doc:"How far its clock is ahead of that of the node that answered"`
-	AgeS    float64 `json:"age_s" minimum:"0" doc:"Seconds since it told of itself"`
+	Name    string   `json:"name"`
+	Health  string   `json:"health" enum:"healthy,starting,unhealthy,stopping,dead,flapping,silent"`
+	Reason  string   `json:"reason,omitempty" doc:"Why it is not healthy"`
+	URL     string   `json:"url"`
+	Addrs   []string `json:"addrs,omitempty" doc:"Its public addresses, for DNS"`
+	Version string   `json:"version"`
+	LagS    float64  `json:"lag_s" minimum:"0"`
+	RTTMS   float64  `json:"rtt_ms" minimum:"0" doc:"Estimated round trip from the node that answered; 0 where it is not known"`
+	LoadRPS float64  `json:"load_rps" minimum:"0" doc:"Requests a second"`
+	SkewMS  float64  `json:"skew_ms" doc:"How far its clock is ahead of that of the node that answered"`
+	AgeS    float64  `json:"age_s" minimum:"0" doc:"Seconds since it told of itself"`
 }
 
 // regionRoutes are the calls about regions.
@@ -101,6 +104,47 @@ func (s *Server) regionRoutes() []route {
 	}
 }
 
+// explainRoutes are the operator's: the same answer for anybody else's address.
+func (s *Server) explainRoutes(guard echo.MiddlewareFunc) []route {
+	text := func(name, description string) *huma.Param {
+		return &huma.Param{Name: name, In: "query", Description: description, Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	return []route{{http.MethodGet, "/admin/v1/route", guard(s.explainRoute), operation{
+		id: "explainRoute", tag: "Regions", summary: "The regions in the order that a client at a place or address is given", scope: shortline.ScopeAdmin, answer: RouteAnswer{},
+		params:   []*huma.Param{text("lat", "Latitude in degrees; goes with `lng`"), text("lng", "Longitude in degrees; goes with `lat`"), text("addr", "An IP address, instead of coordinates")},
+		problems: []problemKind{kindMalformed, kindInvalid}}}}
+}
+
+// explainRoute answers GET /admin/v1/route.
+func (s *Server) explainRoute(c echo.Context) error {
+	var addr netip.Addr
+	raw, given := cutParameter(c.Request().URL.RawQuery, "addr")
+	if given {
+		values, err := url.ParseQuery(c.Request().URL.RawQuery)
+		if err != nil || raw != "" || len(values["addr"]) != 1 {
+			return malformed("addr", "stands alone, and once")
+		}
+		if addr, err = netip.ParseAddr(values.Get("addr")); err != nil {
+			return malformed("addr", "%q is not an IP address", clip(values.Get("addr")))
+		}
+	}
+	said, err := parseRoutePlace(raw)
+	if err != nil {
+		return err
+	}
+	t := s.steering
+	if !given {
+		return s.answerRoute(c, t.locate(c.Request(), said))
+	}
+	loc := location{at: t.cfg.Point, source: sourceRegion, addr: addr.Unmap().WithZone("")}
+	if t.geoIP != nil {
+		if p, ok := t.geoIP(loc.addr); ok {
+			loc.at, loc.source = p, sourceGeoIP
+		}
+	}
+	return s.answerRoute(c, loc)
+}
+
 // getRoute answers GET /v1/route.
 func (s *Server) getRoute(c echo.Context) error {
 	r := c.Request()
@@ -108,8 +152,11 @@ func (s *Server) getRoute(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	return s.answerRoute(c, s.steering.locate(r, said))
+}
+
+func (s *Server) answerRoute(c echo.Context, loc location) error {
 	t := s.steering
-	loc := t.locate(r, said)
 	route := t.route(t.look(), loc, nil)
 	answer := RouteAnswer{Regions: []RouteRegion{}, Region: s.cfg.Region, Explanation: route.Explain(),
 		Client: RouteClient{Lat: loc.at.Lat, Lng: loc.at.Lng, Source: string(loc.source), Header: loc.detail}}
@@ -224,6 +271,9 @@ func (s *Server) getRegions(c echo.Context) error {
 func nodeInfo(n *regions.Node, now time.Time) NodeInfo {
 	info := NodeInfo{Name: n.Name, Health: string(n.Health), Reason: n.Reason, URL: n.API, Version: n.Version, LagS: n.Lag.Seconds(), RTTMS: milliseconds(n.RTT),
 		LoadRPS: n.Load, SkewMS: milliseconds(n.Skew), AgeS: max(0, now.Sub(n.Heard).Seconds())}
+	for _, a := range n.Addrs {
+		info.Addrs = append(info.Addrs, a.String())
+	}
 	switch {
 	case !n.Alive && n.Health != regions.Stopping:
 		info.Health, info.Reason = "dead", "it does not answer"

@@ -95,7 +95,7 @@ func (s *Server) publicRoutes() []route {
 
 // adminRoutes are the calls under /admin/v1/, each behind guard.
 func (s *Server) adminRoutes(guard echo.MiddlewareFunc) []route {
-	return append(s.operateRoutes(guard), []route{
+	return append(append(s.operateRoutes(guard), s.explainRoutes(guard)...), []route{
 		{http.MethodPost, "/admin/v1/keys", guard(s.createKey), operation{
 			id: "createKey", tag: "Service", summary: "Make an API key", body: jsonBody(KeyRequest{}), scope: shortline.ScopeAdmin,
 			answer: NewKeyAnswer{}, status: 201, token: true, problems: writeProblems(kindTooLarge, kindMedia)}},

@@ -271,3 +271,23 @@ func countingProxy(t *testing.T, target string, count *atomic.Int64) string {
 	t.Cleanup(func() { _ = server.Close(); <-done })
 	return "http://" + l.Addr().String()
 }
+
+// TestExplainRoute: an operator asks for any address or place; nobody else does.
+func TestExplainRoute(t *testing.T) {
+	var p planet
+	p.usual()
+	n := newTestNode(t, inUSEast(&p), func(s *nodeSetup) {
+		s.geoIP = func(a netip.Addr) (geo.Point, bool) { return tokyo, a == netip.MustParseAddr("203.0.113.9") }
+	})
+	for query, want := range map[string]string{"?addr=203.0.113.9": "ap-northeast geoip", "?addr=198.51.100.1": "us-east region", "?lat=51.5&lng=-0.1": "eu-west query", "": "us-east region"} {
+		var a edge.RouteAnswer
+		n.get(t, "/admin/v1/route"+query, bearer(n.key)).want(t, 200).json(t, &a)
+		if got := string(a.Regions[0].Name) + " " + a.Client.Source; got != want {
+			t.Errorf("%q: %s, want %s", query, got, want)
+		}
+	}
+	for _, bad := range []string{"?addr=x", "?addr=1.2.3.4&lat=1&lng=2", "?addr=1.2.3.4&addr=1.2.3.5", "?lat=1", "?x=1"} {
+		n.get(t, "/admin/v1/route"+bad, bearer(n.key), lenientRequest).wantProblem(t, 400, "malformed-request")
+	}
+	n.get(t, "/admin/v1/route").wantProblem(t, 401, "unauthorized")
+}

@@ -56,6 +56,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newRegionCommand(a),
 		newDBCommand(a),
 		newPlanetCommand(a),
+		newRouteCommand(a),
 		newVersionCommand(a),
 	)
 	root.InitDefaultHelpCmd()

@@ -22,6 +22,7 @@ import (
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/edge"
 	"github.com/shortline/shortline/geo"
+	"github.com/shortline/shortline/regions/dnsserver"
 	"github.com/shortline/shortline/regions/gossip"
 	"github.com/shortline/shortline/replication"
 	"github.com/shortline/shortline/replication/rediscache"
@@ -255,8 +256,9 @@ type node struct {
 	deployment   string                      // id of the database; "": the embedded one, or one that was never reached
 	keeper       *replication.SnapshotKeeper // nil: no local snapshot
 
-	gossip   *gossip.Gossip // nil: this node knows of no other
-	geoIP    *geo.GeoIP     // nil: none
+	gossip   *gossip.Gossip    // nil: this node knows of no other
+	geoIP    *geo.GeoIP        // nil: none
+	dns      *dnsserver.Server // nil: none
 	rate     rateMeter
 	adminURL string
 }
@@ -303,6 +305,9 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, re
 	}
 	findAddr, err := n.openGeoIP(log, registry)
 	if err != nil {
+		return nil, err
+	}
+	if err = n.newDNS(findAddr, log, registry); err != nil {
 		return nil, err
 	}
 	s.edge.Version = a.version
@@ -358,6 +363,9 @@ func (n *node) run(ctx context.Context, public, admin net.Listener) error {
 	if n.gossip != nil {
 		use(func() error { return n.gossiping(alive, serving) })
 		use(func() error { return n.moveLive(alive) })
+	}
+	if n.dns != nil {
+		use(func() error { return n.dns.Run(alive) })
 	}
 	if n.geoIP != nil {
 		use(func() error { return n.geoIP.Run(alive) })

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/shortline/shortline/edge"
 	"github.com/shortline/shortline/geo"
 	"github.com/shortline/shortline/regions"
+	"github.com/shortline/shortline/regions/dnsserver"
 	"github.com/shortline/shortline/regions/gossip"
 )
 
@@ -34,6 +36,9 @@ type placeSettings struct {
 	geoIP       string
 	steer       string
 	steerMargin float64 // kilometres
+
+	publicAddrs []string
+	dns         dnsserver.Config
 }
 
 func (s *placeSettings) bind(f *pflag.FlagSet) {
@@ -49,6 +54,14 @@ func (s *placeSettings) bind(f *pflag.FlagSet) {
 	f.StringVar(&s.geoIP, "geoip", "", "`file` in MaxMind's format with the places of addresses; read again when it is replaced")
 	f.StringVar(&s.steer, "steer", "hint", "off, hint (headers name a better region) or redirect (reads are sent there with 307)")
 	f.Float64Var(&s.steerMargin, "steer-margin", 500, "`kilometres` by which another region must be nearer for a redirect")
+	f.StringSliceVar(&s.publicAddrs, "public-addr", nil, "IP `addresses` of this node for DNS, at most 4; default: the one in --advertise-url")
+	f.StringVar(&s.dns.Listen, "dns-listen", "", "`address` to answer DNS queries at, such as :53, by UDP and TCP")
+	f.StringVar(&s.dns.Zone, "dns-zone", "", "`name` of the zone that --dns-listen answers for, with the addresses of the nearest region")
+	f.StringSliceVar(&s.dns.Nameservers, "dns-ns", nil, "`names` of the zone's name servers, NAME or NAME=ADDRESS for those inside the zone; default: ns1 with the addresses of this region")
+	f.StringVar(&s.dns.Contact, "dns-contact", "", "mail `address` of who looks after the zone; default: hostmaster@ZONE")
+	f.StringSliceVar(&s.dns.CAA, "dns-caa", nil, "`authorities` that may issue certificates for the zone")
+	f.DurationVar(&s.dns.TTL, "dns-ttl", 30*time.Second, "how long DNS answers may be kept")
+	f.Float64Var(&s.dns.Rate, "dns-rate", 200, "DNS answers a `second` that one network gets by UDP; -1: no limit")
 }
 
 // apply checks the settings and puts those of clients into the edge's. All faults are told at once.
@@ -74,6 +87,21 @@ func (s *placeSettings) apply(cfg *edge.Config) error {
 			Status: func() regions.NodeStatus { return regions.NodeStatus{} }}
 		if err := g.Validate(); err != nil {
 			faults = append(faults, fmt.Errorf("gossip: %w", err))
+		}
+	}
+	if (s.dns.Listen == "") != (s.dns.Zone == "") {
+		faults = append(faults, errors.New("--dns-listen and --dns-zone go together"))
+	} else if s.dns.Listen != "" {
+		if _, err := dnsserver.New(s.dnsConfig(func() *regions.View { return nil })); err != nil {
+			faults = append(faults, fmt.Errorf("DNS: %w", err))
+		}
+	}
+	if len(s.publicAddrs) > 4 {
+		faults = append(faults, errors.New("--public-addr has more than 4 addresses"))
+	}
+	for _, text := range s.publicAddrs {
+		if _, err := netip.ParseAddr(text); err != nil {
+			faults = append(faults, fmt.Errorf("--public-addr %q is not an IP address", text))
 		}
 	}
 	if !(s.capacity >= 0 && s.capacity < 1e9) {
@@ -137,6 +165,7 @@ func (n *node) newGossip(log *slog.Logger, r prometheus.Registerer) (err error) 
 func (n *node) status() regions.NodeStatus {
 	s := n.s
 	out := regions.NodeStatus{Point: s.edge.Steer.Point, Health: regions.Starting, Reason: "it is starting", API: s.edge.Steer.URL, Version: n.app.version, Capacity: s.capacity}
+	out.Addrs = s.addrs(s.edge.Steer.URL)
 	if n.server == nil {
 		return out
 	}
@@ -229,6 +258,50 @@ func (n *node) openGeoIP(log *slog.Logger, r prometheus.Registerer) (find func(n
 				return 0
 			}))
 	return n.geoIP.Find, nil
+}
+
+func (s *placeSettings) dnsConfig(view func() *regions.View) dnsserver.Config {
+	cfg := s.dns
+	cfg.View = view
+	if cfg.Rate == 0 {
+		cfg.Rate = -1
+	}
+	return cfg
+}
+
+// addrs are this node's addresses for DNS.
+func (s *placeSettings) addrs(api string) []netip.Addr {
+	var out []netip.Addr
+	for _, text := range s.publicAddrs {
+		if a, err := netip.ParseAddr(text); err == nil {
+			out = append(out, a.Unmap())
+		}
+	}
+	if u, err := url.Parse(api); err == nil && len(out) == 0 {
+		if a, err := netip.ParseAddr(u.Hostname()); err == nil {
+			out = append(out, a.Unmap())
+		}
+	}
+	return out
+}
+
+// newDNS makes the server of --dns-listen, where there is one.
+func (n *node) newDNS(find func(netip.Addr) (geo.Point, bool), log *slog.Logger, r prometheus.Registerer) (err error) {
+	if n.s.dns.Listen == "" {
+		return nil
+	}
+	view := n.view()
+	if view == nil {
+		view = func() *regions.View {
+			s := n.status()
+			s.Name, s.Region = n.s.edge.Region, n.s.region()
+			return regions.Alone(s, time.Now())
+		}
+	}
+	cfg := n.s.dnsConfig(view)
+	cfg.GeoIP, cfg.Point, cfg.Log, cfg.Registerer = find, n.s.edge.Steer.Point, log, r
+	n.dns, err = dnsserver.New(cfg)
+	return err
 }
 
 // gossiping is the order of stopping for gossip: the others learn at once that this node stops, and it leaves when its
