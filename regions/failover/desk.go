@@ -98,12 +98,22 @@ func (d *Desk) own() *Controller {
 	return d.controller
 }
 
+// leaderless is for how long a verb is tried while the leadership moves, as it does after each change of the primary.
+const leaderless = 4 * time.Second
+
 // Do implements edge.Operator.
-func (d *Desk) Do(ctx context.Context, v regions.Verb) (regions.Outcome, error) {
-	if c := d.own(); c != nil {
-		return c.Do(ctx, v)
+func (d *Desk) Do(ctx context.Context, v regions.Verb) (out regions.Outcome, err error) {
+	for end := time.Now().Add(leaderless); ; {
+		if c := d.own(); c != nil {
+			out, err = c.Do(ctx, v)
+		} else {
+			out, err = pass[regions.Verb, regions.Outcome](ctx, d, verbPath, v)
+		}
+		var why *regions.RefusedError // then nothing was done
+		if !errors.As(err, &why) || why.Rule != regions.RuleNoLeader || time.Now().After(end) || !sleep(ctx, 100*time.Millisecond) {
+			return out, err
+		}
 	}
-	return pass[regions.Verb, regions.Outcome](ctx, d, verbPath, v)
 }
 
 // Cluster implements edge.Operator. Where the leader cannot be asked it is what this node knows, and says so.

@@ -214,7 +214,9 @@ func TestDeskPassesOn(t *testing.T) {
 		t.Errorf("%+v, %v", out, err)
 	}
 	known = false
-	if _, err := desk.Do(t.Context(), regions.Verb{Verb: regions.VerbPause}); !isRule(err, regions.RuleNoLeader) {
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := desk.Do(short, regions.Verb{Verb: regions.VerbPause}); !isRule(err, regions.RuleNoLeader) {
 		t.Error(err)
 	}
 	if out, err := desk.Cluster(t.Context()); err != nil || out.Complete || out.Primary != "a" {
@@ -222,7 +224,9 @@ func TestDeskPassesOn(t *testing.T) {
 	}
 	known = true
 	c.watch.Leads(1, false, 0)
-	if _, err := desk.Do(t.Context(), regions.Verb{Verb: regions.VerbPause}); !isRule(err, regions.RuleNoLeader) {
+	short, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := desk.Do(short, regions.Verb{Verb: regions.VerbPause}); !isRule(err, regions.RuleNoLeader) {
 		t.Error(err)
 	}
 }
