@@ -111,13 +111,16 @@ func (a *Agent) ReadOnly(ctx context.Context, o regions.Order, on bool) (regions
 
 // confirm lets a primary take writes, which any one of the standbys has to confirm.
 func (a *Agent) confirm(ctx context.Context, sync []regions.ID) error {
-	if err := a.mem().update(func(r *remembered) { r.Sync, r.Confirmed = sync, true }); err != nil {
+	if err := a.mem().update(func(r *remembered) { r.Sync = sync }); err != nil {
 		return err
 	}
 	if err := a.names(ctx, sync); err != nil {
 		return err
 	}
-	return a.set(ctx, setting{readOnly, ""})
+	if err := a.set(ctx, setting{readOnly, ""}); err != nil {
+		return err
+	}
+	return a.mem().update(func(r *remembered) { r.Confirmed = true })
 }
 
 // fence keeps a primary from taking writes, and from acknowledging those that it takes all the same.

@@ -59,8 +59,8 @@ func (a *Agent) create(ctx context.Context) (err error) {
 		return err
 	}
 	a.cfg.Log.Info("making a new database", "data", a.cfg.Data)
-	cmd := a.tools.command("initdb", "-D", fresh, "-U", superuser, "--encoding=UTF8", "--locale=C", "--data-checksums",
-		"--auth-local=trust", "--auth-host=scram-sha-256", "--no-instructions")
+	cmd := a.tools.command("initdb", a.unsynced([]string{"-D", fresh, "-U", superuser, "--encoding=UTF8", "--locale=C", "--data-checksums",
+		"--auth-local=trust", "--auth-host=scram-sha-256", "--no-instructions"})...)
 	if _, err := a.tools.run(ctx, cmd, nil); err != nil {
 		return err
 	}

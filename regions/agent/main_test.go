@@ -266,5 +266,3 @@ func (w *world) query(id regions.ID, sql string) string {
 func (w *world) order(epoch uint64, attempt uint32) regions.Order {
 	return regions.Order{Epoch: epoch, Attempt: attempt, Term: 1}
 }
-
-func agentProcess(string) int { return 0 }

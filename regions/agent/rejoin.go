@@ -262,7 +262,7 @@ func (a *Agent) rewind(ctx context.Context, j *job, primary regions.ID) error {
 		return err
 	}
 	source := a.conninfo(primary) + ` options='-c statement_timeout=0 -c idle_in_transaction_session_timeout=0'`
-	cmd := a.tools.command("pg_rewind", "--target-pgdata="+a.cfg.Data, "--source-server="+source, "--no-ensure-shutdown", "--progress")
+	cmd := a.tools.command("pg_rewind", a.unsynced([]string{"--target-pgdata=" + a.cfg.Data, "--source-server=" + source, "--no-ensure-shutdown", "--progress"})...)
 	_, err = a.tools.run(ctx, cmd, j.follow("rewind"))
 	return err
 }
@@ -301,7 +301,7 @@ func (a *Agent) startAsStandby(ctx context.Context, j *job, what *rejoin, u upst
 	if err := a.makeSlot(ctx, what.Primary); err != nil {
 		return err
 	}
-	if err := a.writeData(signal, ""); err != nil {
+	if err := a.writeData(standbySignal, ""); err != nil {
 		return err
 	}
 	if err := a.editAuto(map[string]string{readOnly: "off", syncNames: ""}); err != nil {
@@ -351,7 +351,7 @@ func (a *Agent) copyAnew(ctx context.Context, j *job, primary regions.ID, u upst
 	}
 	j.step("basebackup", 0, 0)
 	source := a.conninfo(primary)
-	cmd := a.tools.command("pg_basebackup", "-D", fresh, "-d", source, "-X", "stream", "-S", regionSlot(a.cfg.Region), "--checkpoint=fast", "--no-password", "--progress", "--no-manifest")
+	cmd := a.tools.command("pg_basebackup", a.unsynced([]string{"-D", fresh, "-d", source, "-X", "stream", "-S", regionSlot(a.cfg.Region), "--checkpoint=fast", "--no-password", "--progress", "--no-manifest"})...)
 	if _, err := a.tools.run(ctx, cmd, j.follow("basebackup")); err != nil {
 		free := freeBytes(filepath.Dir(a.cfg.Data))
 		_ = os.RemoveAll(fresh)
@@ -383,10 +383,10 @@ func (a *Agent) swap(data, fresh, old string) error {
 		return err
 	}
 	// A copy is a standby from the moment that it is the data folder.
-	if err := writeSynced(filepath.Join(fresh, signal), nil, 0o600); err != nil {
+	if err := writeSynced(filepath.Join(fresh, standbySignal), nil, 0o600); err != nil {
 		return err
 	}
-	if err := a.tools.own(filepath.Join(fresh, signal)); err != nil {
+	if err := a.tools.own(filepath.Join(fresh, standbySignal)); err != nil {
 		return err
 	}
 	if err := writeSynced(fresh+".complete", nil, 0o600); err != nil {

@@ -16,14 +16,14 @@ import (
 
 // Files in the data folder.
 const (
-	ownConf   = "shortline.conf" // our settings; postgresql.conf includes it
-	autoConf  = "postgresql.auto.conf"
-	signal    = "standby.signal"
-	nobody    = "shortline_nobody" // a standby that does not exist: whoever waits for it waits for ever
-	conninfo  = "primary_conninfo"
-	slotName  = "primary_slot_name"
-	syncNames = "synchronous_standby_names"
-	readOnly  = "default_transaction_read_only"
+	ownConf       = "shortline.conf" // our settings; postgresql.conf includes it
+	autoConf      = "postgresql.auto.conf"
+	standbySignal = "standby.signal"
+	nobody        = "shortline_nobody" // a standby that does not exist: whoever waits for it waits for ever
+	conninfo      = "primary_conninfo"
+	slotName      = "primary_slot_name"
+	syncNames     = "synchronous_standby_names"
+	readOnly      = "default_transaction_read_only"
 )
 
 // access lets whoever may enter the socket's folder in as anybody, and everybody else with a password, but never as the superuser.
@@ -96,7 +96,7 @@ func (a *Agent) writeSettings(safe bool) error {
 
 // isStandby tells whether the server is, or would start as, a standby.
 func (a *Agent) isStandby() bool {
-	_, err := os.Stat(filepath.Join(a.cfg.Data, signal))
+	_, err := os.Stat(filepath.Join(a.cfg.Data, standbySignal))
 	return err == nil
 }
 

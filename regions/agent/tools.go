@@ -108,6 +108,14 @@ func (t tools) command(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// unsynced is the option that spares a program its fsyncs, where the server has none either.
+func (a *Agent) unsynced(args []string) []string {
+	if a.cfg.Settings["fsync"] == "off" {
+		args = append(args, "--no-sync")
+	}
+	return args
+}
+
 // run runs a program to its end and returns what it printed; line gets each line of stderr as it comes (nil: nobody). If ctx
 // ends first, or this process dies, it is killed.
 func (t tools) run(ctx context.Context, cmd *exec.Cmd, line func(string)) (string, error) {
