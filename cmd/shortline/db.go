@@ -47,6 +47,10 @@ one region, say --db-alone.
 If the agent dies the server goes on, and the next agent takes it over; with
 --db-bound the server ends with it.
 
+Where somebody else runs PostgreSQL (a managed service, Patroni, an operator),
+--db-driver exec runs a program of yours for each command instead; see
+docs/operations/exec-driver.md for what it reads and prints.
+
 The agent's folder (--db-dir) and PostgreSQL's (--db-data) must outlive a
 restart of the machine. While a server is built anew, the old copy stays until
 the new one is complete, so the disk needs room for both.`
@@ -60,6 +64,8 @@ type dbSettings struct {
 	listen, metrics   string
 	clusterKey        string
 	logLevel, logForm string
+	driver, writerDSN string
+	command           []string
 }
 
 func newDBCommand(a *app) *cobra.Command {
@@ -90,6 +96,9 @@ func newDBCommand(a *app) *cobra.Command {
 	f.BoolVar(&s.cfg.Alone, "db-alone", false, "there is one region and no control plane: a primary need not be confirmed after a start")
 	f.BoolVar(&s.cfg.Bound, "db-bound", false, "end the server when the agent dies, however it does (Linux)")
 	f.DurationVar(&s.cfg.StopTimeout, "db-stop-timeout", 30*time.Second, "how long a planned stop of the server may take before it is stopped at once")
+	f.StringVar(&s.driver, "db-driver", "sql", "sql: the agent runs PostgreSQL itself; exec: --db-command does what is asked for")
+	f.StringArrayVar(&s.command, "db-command", nil, "`program` of --db-driver exec; give it again for each of its first arguments")
+	f.StringVar(&s.writerDSN, "db-writer-dsn", "", "`DSN` of this region's server as shortline_writer, with which --db-driver exec writes a new epoch; better set as SHORTLINE_DB_WRITER_DSN")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&s.logForm, "log-format", "text", "text or json")
 	return cmd
@@ -110,7 +119,15 @@ func (s *dbSettings) complete() error {
 		}
 		s.cfg.Init.SQL = string(text)
 	}
-	if err := s.cfg.Validate(); err != nil {
+	switch {
+	case s.driver == "exec" && len(s.command) == 0:
+		faults = append(faults, errors.New("--db-driver exec needs --db-command"))
+	case s.driver == "exec" && s.writerDSN == "":
+		faults = append(faults, errors.New("--db-driver exec needs --db-writer-dsn"))
+	case s.driver != "sql" && s.driver != "exec":
+		faults = append(faults, fmt.Errorf("--db-driver %q is not sql or exec", s.driver))
+	}
+	if err := s.cfg.Validate(); err != nil && s.driver == "sql" {
 		faults = append(faults, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	}
 	if len(s.clusterKey) < peer.MinKey {
@@ -120,6 +137,31 @@ func (s *dbSettings) complete() error {
 		faults = append(faults, err)
 	}
 	return joinFaults(faults)
+}
+
+// driver is one of the two ways to command a database.
+type driver struct {
+	regions.Database
+	run   func(context.Context) error
+	where string // for the ready line
+}
+
+// open makes the driver; it starts nothing.
+func (s *dbSettings) open(stderr io.Writer, log *slog.Logger, registry *prometheus.Registry) (driver, error) {
+	if s.driver == "exec" {
+		db, err := agent.NewExec(agent.ExecConfig{Region: s.cfg.Region, Dir: s.cfg.Dir, Command: s.command, Log: log,
+			BeginEpoch: func(ctx context.Context, epoch uint64, fork regions.LSN) error {
+				return beginEpoch(ctx, s.writerDSN, epoch, fork)
+			}})
+		return driver{db, func(ctx context.Context) error { <-ctx.Done(); return nil }, s.listen}, err
+	}
+	s.cfg.Log, s.cfg.Registerer, s.cfg.BeginEpoch = log, registry, beginEpoch
+	s.cfg.Output = func(line string) { _, _ = fmt.Fprintln(stderr, s.region+"-postgres | "+line) }
+	db, err := agent.New(s.cfg)
+	if err != nil {
+		return driver{}, err
+	}
+	return driver{db, db.Run, s.cfg.Listen}, nil
 }
 
 // db runs the agent until ctx ends, and then stops the server.
@@ -137,9 +179,7 @@ func (a *app) db(ctx context.Context, s *dbSettings) error {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	s.cfg.Log, s.cfg.Registerer, s.cfg.BeginEpoch = log, registry, beginEpoch
-	s.cfg.Output = func(line string) { _, _ = fmt.Fprintln(a.stderr, s.region+"-postgres | "+line) }
-	db, err := agent.New(s.cfg)
+	db, err := s.open(a.stderr, log, registry)
 	if err != nil {
 		return err
 	}
@@ -157,7 +197,7 @@ func (a *app) db(ctx context.Context, s *dbSettings) error {
 		serveUntil(alive, group, &http.Server{Handler: dbAdmin(db, registry), ReadHeaderTimeout: 5 * time.Second}, l)
 	}
 	serveUntil(alive, group, peer.NewServer(agent.Handler(db, verifier), agent.SlowestAnswer, log), commands)
-	group.Go(func() error { return db.Run(alive) })
+	group.Go(func() error { return db.run(alive) })
 	group.Go(func() error { return a.announceDB(alive, db, s, log) })
 	return group.Wait()
 }
@@ -192,7 +232,7 @@ func serveUntil(ctx context.Context, group *errgroup.Group, server *http.Server,
 }
 
 // dbAdmin is what monitoring asks for: the agent lives, and the server is what it should be.
-func dbAdmin(db *agent.Agent, registry *prometheus.Registry) http.Handler {
+func dbAdmin(db regions.Database, registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
@@ -209,15 +249,15 @@ func dbAdmin(db *agent.Agent, registry *prometheus.Registry) http.Handler {
 }
 
 // announceDB prints the ready line once the server answers.
-func (a *app) announceDB(ctx context.Context, db *agent.Agent, s *dbSettings, log *slog.Logger) error {
+func (a *app) announceDB(ctx context.Context, db driver, s *dbSettings, log *slog.Logger) error {
 	for {
 		status, err := db.Status(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err == nil && (status.Role == regions.RolePrimary || status.Role == regions.RoleStandby) {
-			log.Info("ready", "region", s.region, "role", status.Role, "postgres", s.cfg.Listen, "agent", s.listen)
-			_, err := fmt.Fprintln(a.stdout, "ready "+s.cfg.Listen)
+			log.Info("ready", "region", s.region, "role", status.Role, "postgres", db.where, "agent", s.listen)
+			_, err := fmt.Fprintln(a.stdout, "ready "+db.where)
 			return err
 		}
 		select {

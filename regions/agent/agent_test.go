@@ -83,22 +83,3 @@ func TestFailover(t *testing.T) {
 		t.Error("it followed a primary that has not begun the order's epoch")
 	}
 }
-
-func TestRejoin(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 2)
-	w.startAll()
-	a, b := w.ids[0], w.ids[1]
-	ctx := deadline(t)
-	_, err := w.all[b].Detach(ctx, w.order(2, 1))
-	check(t, err)
-	w.exec(a, "INSERT INTO public.t SELECT generate_series(1, 1000)")
-	p, err := w.all[b].Promote(ctx, w.order(2, 1), 2)
-	check(t, err)
-	check(t, w.tryAs(b, "shortline_writer", "INSERT INTO public.t VALUES (-1)"))
-	_, err = w.all[a].Follow(ctx, w.order(2, 1), b, p.Fork)
-	check(t, err)
-	s := w.await(a, "streaming from b", func(s regions.DatabaseStatus) bool { return streams(s) && s.Upstream == b })
-	t.Logf("%+v", s)
-	eventually(t, "the new row", func() bool { return w.query(a, "SELECT string_agg(i::text, ',') FROM public.t") == "-1" })
-}

@@ -35,7 +35,9 @@ func (a *Agent) export(ctx context.Context, j *job, me self, fork regions.LSN, u
 	if err != nil {
 		return err
 	}
-	fork = commonEnd(mine, me, u, fork)
+	if fork = commonEnd(mine, me, u, fork); fork == 0 {
+		return a.note(func(r *rejoin) { r.Saved = true }) // both are on the first timeline, of which a system has one
+	}
 	if err := a.replayed(ctx, me.position); err != nil {
 		return err
 	}

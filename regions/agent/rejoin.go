@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -150,7 +151,7 @@ func (a *Agent) rejoinOnce(ctx context.Context, j *job) error {
 		if way, err = a.examine(ctx, j, what, u); err != nil {
 			return err
 		}
-		if way == wayRewind && what.Copy {
+		if what.Copy {
 			way = wayCopy
 		}
 	} else if what.Rewinding && !what.Copy {
@@ -227,7 +228,7 @@ func (a *Agent) examine(ctx context.Context, j *job, what *rejoin, u upstream) (
 	if fork == 0 {
 		fork = what.Fork
 	}
-	if way != wayAttach && !what.Saved && a.cfg.mutant != mutantNoExport {
+	if (way != wayAttach || what.Copy) && !what.Saved && a.cfg.mutant != mutantNoExport {
 		if err := a.export(ctx, j, me, fork, u); err != nil {
 			return 0, fmt.Errorf("save what only this server has: %w", err)
 		}
@@ -353,11 +354,11 @@ func (a *Agent) copyAnew(ctx context.Context, j *job, primary regions.ID, u upst
 	source := a.conninfo(primary)
 	cmd := a.tools.command("pg_basebackup", a.unsynced([]string{"-D", fresh, "-d", source, "-X", "stream", "-S", regionSlot(a.cfg.Region), "--checkpoint=fast", "--no-password", "--progress", "--no-manifest"})...)
 	if _, err := a.tools.run(ctx, cmd, j.follow("basebackup")); err != nil {
-		free := freeBytes(filepath.Dir(a.cfg.Data))
 		_ = os.RemoveAll(fresh)
-		if progress := j.progress(); free >= 0 && progress.Total > 0 && (free < 64<<20 || progress.Total > free+progress.Done) {
-			return fmt.Errorf("copy the server of %s: the disk of %s has too little room: the copy takes %d MiB beside the old data, which stays until the copy is complete: make room or move the old data away; %w",
-				primary, filepath.Dir(a.cfg.Data), progress.Total>>20, err)
+		if strings.Contains(err.Error(), syscall.ENOSPC.Error()) || strings.Contains(err.Error(), "No space left on device") {
+			dir := filepath.Dir(a.cfg.Data)
+			return fmt.Errorf("copy the server of %s: the disk of %s has too little room (%d MiB are free): the copy lies beside the old data, which stays until it is complete; make room, it goes on by itself: %w",
+				primary, dir, freeBytes(dir)>>20, err)
 		}
 		return fmt.Errorf("copy the server of %s: %w", primary, err)
 	}

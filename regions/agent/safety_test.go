@@ -238,7 +238,7 @@ func agentProcess(what string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	cfg := Config{Region: regions.ID(f[0]), Dir: f[1], Listen: f[2], Password: testPassword, BeginEpoch: beginEpoch, Peers: map[regions.ID]string{regions.ID(f[3]): f[4]},
-		Settings: map[string]string{"fsync": "off", "shared_buffers": "16MB", "wal_keep_size": "128MB"}, Init: Init{Primary: true, SQL: testSQL()}, Bound: len(f) > 5}
+		Settings: map[string]string{"fsync": "off", "shared_buffers": "16MB", "wal_keep_size": "128MB"}, Init: Init{Primary: true, SQL: testSQL()}, Bound: len(f) > 5, Bin: os.Getenv("SHORTLINE_TEST_BIN")}
 	a, err := New(cfg)
 	if err == nil {
 		err = a.Run(ctx)
