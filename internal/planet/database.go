@@ -141,6 +141,16 @@ func (d *Database) Restart(ctx context.Context) error {
 // Stop ends the agent, and with it the server, as an operator does. It can be started again.
 func (d *Database) Stop() error { return d.end(syscall.SIGTERM, databaseStop) }
 
+// Kill ends the agent and PostgreSQL with SIGKILL, as a crash of their machine would, and waits until they are gone.
+func (d *Database) Kill() {
+	pid := d.ServerPID()
+	d.server.Kill()
+	// PostgreSQL is not this process's child: whoever inherits it takes note of its end a moment later.
+	for deadline := time.Now().Add(5 * time.Second); pid != 0 && syscall.Kill(pid, 0) == nil && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // Addr is the server's TCP address, Agent that of the agent. Both stay the same over a restart.
 func (d *Database) Addr() string { return d.addr.addr() }
 
