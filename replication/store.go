@@ -156,7 +156,9 @@ type Rollup = shortline.Rollup
 // context, because a cancelled commit has an unknown outcome.
 //
 // Rules: rev grows by one with each change of a row, also over a delete, which leaves a tombstone. Every applied item
-// writes one change row with the row's whole new state; a delete of a store that has a queue removes the queue too,
+// writes one change row with the row's whole new state, except that the updates of one queue in a transaction are folded:
+// they make one change of it, with the state after the last of them and one rev, unless the store is deleted in between; each
+// has a result and a sample of its own. A delete of a store that has a queue removes the queue too,
 // and the queue's own rev goes on from there when the store comes back. The change of such a delete carries in Queue
 // nothing but the Rev of the queue's tombstone, which readers hold against late QueueSet changes independently of the
 // store's rev. An applied queue update adds to the rollup of its hour.

@@ -27,7 +27,7 @@ func (s *Store) Commit(ctx context.Context, writes []replication.Write) ([]repli
 	const doing = "commit"
 	for i := range writes {
 		for j := range writes[i].Items {
-			if !oneField(&writes[i].Items[j]) {
+			if !writes[i].Items[j].OneField() {
 				return nil, replication.Token{}, fmt.Errorf("%s: item %d of write %d has not exactly one of queue, put, delete and key", doing, j, i)
 			}
 		}
@@ -59,16 +59,6 @@ func (s *Store) Commit(ctx context.Context, writes []replication.Write) ([]repli
 	}
 }
 
-func oneField(it *replication.Item) bool {
-	n := 0
-	for _, set := range [...]bool{it.Queue != nil, it.Put != nil, it.Delete != "", it.Key != nil} {
-		if set {
-			n++
-		}
-	}
-	return n == 1
-}
-
 // inTheWay tells whether another transaction kept this one from being committed, which cannot happen a second time with
 // the same one: it made a row first that this one wanted to make.
 func inTheWay(err error) bool {
@@ -95,9 +85,9 @@ func (s *Store) once(caller, ctx context.Context, writes []replication.Write) (_
 	if err := c.load(ctx, writes); err != nil {
 		return nil, replication.Token{}, err
 	}
-	c.b.now = s.cfg.Now().UTC().Truncate(time.Millisecond) // after all locks, so that times of one store follow its revs
+	c.b.Now = s.cfg.Now().UTC().Truncate(time.Millisecond) // after all locks, so that times of one store follow its revs
 	for i := range writes {
-		if c.results[i], err = c.b.apply(&writes[i]); err != nil {
+		if c.results[i], err = c.b.Apply(&writes[i]); err != nil {
 			return nil, replication.Token{}, fmt.Errorf("write %d: %w", i, err)
 		}
 	}
@@ -131,7 +121,7 @@ func (s *Store) gate(epoch uint64) error {
 type commit struct {
 	conn    *pgx.Conn
 	mutant  mutant
-	b       batch
+	b       replication.Plan
 	results []replication.Result
 	epoch   uint64
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/geo"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -31,8 +32,8 @@ const (
 		FROM queues WHERE store = ANY($1) ORDER BY store FOR UPDATE`
 	sqlStores   = "SELECT id, rev, body FROM stores WHERE id = ANY($1)"
 	sqlLockKeys = "SELECT id, rev, hash, body FROM keys WHERE id = ANY($1) ORDER BY id FOR UPDATE"
-	sqlAnswers  = `SELECT i.scope, i.key, i.body_hash, i.answer, i.at, i.expires
-		FROM unnest($1::bytea[], $2::bytea[]) AS u(scope, key) JOIN idempotency i ON i.scope = u.scope AND i.key = u.key`
+	sqlAnswers  = `SELECT i.Scope, i.key, i.body_hash, i.answer, i.at, i.expires
+		FROM unnest($1::bytea[], $2::bytea[]) AS u(scope, key) JOIN idempotency i ON i.Scope = u.Scope AND i.key = u.key`
 )
 
 // Statements of the second round trip.
@@ -55,14 +56,14 @@ const (
 
 	sqlRollups = `INSERT INTO rollups AS r (store, hour, samples, sum, sumsq, min, max)
 		SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[])
-		ON CONFLICT (store, hour) DO UPDATE SET samples = r.samples + excluded.samples, sum = r.sum + excluded.sum,
-		sumsq = r.sumsq + excluded.sumsq, min = least(r.min, excluded.min), max = greatest(r.max, excluded.max)`
+		ON CONFLICT (store, hour) DO UPDATE SET samples = r.Samples + excluded.samples, sum = r.Sum + excluded.sum,
+		sumsq = r.SumSq + excluded.sumsq, min = least(r.Min, excluded.min), max = greatest(r.Max, excluded.max)`
 
 	sqlUpdateKeys = `UPDATE keys k SET rev = u.rev, body = u.body
-		FROM unnest($1::text[], $2::int8[], $3::bytea[], $4::text[]) AS u(id, rev, hash, body) WHERE k.id = u.id`
+		FROM unnest($1::text[], $2::int8[], $3::bytea[], $4::text[]) AS u(id, rev, hash, body) WHERE k.ID = u.id`
 	sqlInsertKeys = "INSERT INTO keys (id, rev, hash, body) SELECT * FROM unnest($1::text[], $2::int8[], $3::bytea[], $4::text[])"
 
-	sqlDropAnswers = "DELETE FROM idempotency i USING unnest($1::bytea[], $2::bytea[]) AS u(scope, key) WHERE i.scope = u.scope AND i.key = u.key"
+	sqlDropAnswers = "DELETE FROM idempotency i USING unnest($1::bytea[], $2::bytea[]) AS u(scope, key) WHERE i.Scope = u.Scope AND i.key = u.key"
 	sqlAddAnswers  = `INSERT INTO idempotency (scope, key, body_hash, answer, at, expires)
 		SELECT scope, key, body_hash, answer, $5, expires FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::text[], $6::timestamptz[])
 		AS u(scope, key, body_hash, answer, expires)`
@@ -79,9 +80,9 @@ const (
 
 // load begins the transaction, locks every row that the writes speak of and reads them.
 func (c *commit) load(ctx context.Context, writes []replication.Write) error {
-	c.b = batch{
-		mutant: c.mutant, rollups: map[rollupID]*rollupRow{}, stores: map[shortline.StoreID]*storeRow{},
-		keys: map[shortline.KeyID]*keyRow{}, answers: map[answerID]*answerRow{},
+	c.b = replication.Plan{
+		Broken: c.mutant.planFault(), Rollups: map[replication.RollupID]*replication.Sums{}, Stores: map[shortline.StoreID]*replication.PlanStore{},
+		Keys: map[shortline.KeyID]*replication.PlanKey{}, Answers: map[replication.AnswerID]*replication.PlanAnswer{},
 	}
 	w := wantedBy(writes)
 	var q pgx.Batch
@@ -120,14 +121,14 @@ func (c *commit) load(ctx context.Context, writes []replication.Write) error {
 type wanted struct {
 	stores, bodies map[shortline.StoreID]bool // bodies: those of which stores has to be read, too
 	keys           map[shortline.KeyID]bool
-	answers        map[answerID]bool
+	answers        map[replication.AnswerID]bool
 }
 
 func wantedBy(writes []replication.Write) wanted {
-	w := wanted{map[shortline.StoreID]bool{}, map[shortline.StoreID]bool{}, map[shortline.KeyID]bool{}, map[answerID]bool{}}
+	w := wanted{map[shortline.StoreID]bool{}, map[shortline.StoreID]bool{}, map[shortline.KeyID]bool{}, map[replication.AnswerID]bool{}}
 	for i := range writes {
 		if k := writes[i].Idempotency; k != nil {
-			w.answers[answerID{k.Scope, k.Key}] = true
+			w.answers[replication.AnswerID{Scope: k.Scope, Key: k.Key}] = true
 		}
 		for _, it := range writes[i].Items {
 			switch {
@@ -156,28 +157,28 @@ func sorted[T ~string](ids map[T]bool) []string {
 
 func (w *wanted) answerColumns() (scopes, keys [][]byte) {
 	for id := range w.answers {
-		scopes, keys = append(scopes, []byte(id.scope)), append(keys, []byte(id.key))
+		scopes, keys = append(scopes, []byte(id.Scope)), append(keys, []byte(id.Key))
 	}
 	return scopes, keys
 }
 
 func (c *commit) scanQueues(rows pgx.Rows) error {
 	for rows.Next() {
-		r := &storeRow{stored: true}
+		r := &replication.PlanStore{Stored: true}
 		var length *int32
 		var at *time.Time
-		n := &r.newest
-		err := rows.Scan((*string)(&r.id), &r.live, &r.serviceS, &r.queue.Rev, &length, &at, &r.hour, &n.samples, &n.sum, &n.sumsq, &n.min, &n.max)
+		n := &r.Newest
+		err := rows.Scan((*string)(&r.ID), &r.Live, &r.ServiceS, &r.Queue.Rev, &length, &at, &r.Hour, &n.Samples, &n.Sum, &n.SumSq, &n.Min, &n.Max)
 		if err != nil {
 			return fmt.Errorf("queues: %w", err)
 		}
-		r.hour = r.hour.UTC()
+		r.Hour = r.Hour.UTC()
 		if length != nil && at != nil {
-			r.queue.Length, r.queue.UpdatedAt = int(*length), at.UTC()
+			r.Queue.Length, r.Queue.UpdatedAt = int(*length), at.UTC()
 		} else {
-			r.queueGone = r.queue.Rev > 0
+			r.QueueGone = r.Queue.Rev > 0
 		}
-		c.b.stores[r.id] = r
+		c.b.Stores[r.ID] = r
 	}
 	return rows.Err()
 }
@@ -190,8 +191,8 @@ func (c *commit) scanStores(rows pgx.Rows) error {
 			return fmt.Errorf("stores: %w", err)
 		}
 		// One that was made since the rows were locked is not there for us: to make it fails, and that begins anew.
-		if r := c.b.stores[shortline.StoreID(id)]; r != nil {
-			r.rev, r.body = rev, body
+		if r := c.b.Stores[shortline.StoreID(id)]; r != nil {
+			r.Rev, r.Body = rev, body
 		}
 	}
 	return rows.Err()
@@ -200,11 +201,11 @@ func (c *commit) scanStores(rows pgx.Rows) error {
 func (c *commit) scanKeys(rows pgx.Rows) error {
 	for rows.Next() {
 		var id string
-		k := &keyRow{stored: true}
-		if err := rows.Scan(&id, &k.rev, &k.hash, &k.body); err != nil {
+		k := &replication.PlanKey{Stored: true}
+		if err := rows.Scan(&id, &k.Rev, &k.Hash, &k.Body); err != nil {
 			return fmt.Errorf("keys: %w", err)
 		}
-		c.b.keys[shortline.KeyID(id)] = k
+		c.b.Keys[shortline.KeyID(id)] = k
 	}
 	return rows.Err()
 }
@@ -213,37 +214,37 @@ func (c *commit) scanAnswers(rows pgx.Rows) error {
 	for rows.Next() {
 		var scope, key, hash []byte
 		var answer string
-		r := &answerRow{stored: true}
-		if err := rows.Scan(&scope, &key, &hash, &answer, &r.at, &r.expires); err != nil {
+		r := &replication.PlanAnswer{Stored: true}
+		if err := rows.Scan(&scope, &key, &hash, &answer, &r.At, &r.Expires); err != nil {
 			return fmt.Errorf("idempotency keys: %w", err)
 		}
-		r.at = r.at.UTC()
-		if len(hash) != len(r.hash) {
+		r.At = r.At.UTC()
+		if len(hash) != len(r.Hash) {
 			return fmt.Errorf("idempotency key %q: its hash has %d bytes", key, len(hash))
 		}
-		copy(r.hash[:], hash)
-		if err := json.Unmarshal([]byte(answer), &r.items); err != nil {
+		copy(r.Hash[:], hash)
+		if err := json.Unmarshal([]byte(answer), &r.Items); err != nil {
 			return fmt.Errorf("idempotency key %q: its answer: %w", key, err)
 		}
-		c.b.answers[answerID{string(scope), string(key)}] = r
+		c.b.Answers[replication.AnswerID{Scope: string(scope), Key: string(key)}] = r
 	}
 	return rows.Err()
 }
 
 // queueWrites queues the statements for what has changed, in the order of locks, none for what has not.
 func (c *commit) queueWrites(q *pgx.Batch) error {
-	stores := slices.SortedFunc(maps.Values(c.b.stores), func(r, o *storeRow) int { return cmp.Compare(r.id, o.id) })
+	stores := slices.SortedFunc(maps.Values(c.b.Stores), func(r, o *replication.PlanStore) int { return cmp.Compare(r.ID, o.ID) })
 	for _, stored := range []bool{true, false} {
 		var queues queueColumns
 		var bodies storeColumns
 		for _, r := range stores {
-			if r.stored != stored {
+			if r.Stored != stored {
 				continue
 			}
-			if r.dirty || r.queueDirty {
+			if r.Dirty || r.QueueDirty {
 				queues.add(r)
 			}
-			if r.dirty {
+			if r.Dirty {
 				bodies.add(r)
 			}
 		}
@@ -257,6 +258,17 @@ func (c *commit) queueWrites(q *pgx.Batch) error {
 	}
 	c.queueChanges(q)
 	return nil
+}
+
+// cellRes is the resolution of stores.cell: cells of some 5 km².
+const cellRes = 7
+
+// cellOf is the cell of a store that was put; 0 of one that was deleted.
+func cellOf(r *replication.PlanStore) geo.Cell {
+	if !r.Live {
+		return 0
+	}
+	return geo.CellAt(r.Point, cellRes)
 }
 
 // choose returns the statement for rows that are there, or the one for rows that are new.
@@ -276,13 +288,13 @@ type queueColumns struct {
 	at, hours                            []time.Time
 }
 
-func (c *queueColumns) add(r *storeRow) {
-	n := &r.newest
-	c.ids, c.live, c.serviceS = append(c.ids, string(r.id)), append(c.live, r.live), append(c.serviceS, r.serviceS)
-	c.revs, c.reported = append(c.revs, int64(r.queue.Rev)), append(c.reported, r.queue.Rev > 0 && !r.queueGone)
-	c.lengths, c.at = append(c.lengths, int32(r.queue.Length)), append(c.at, r.queue.UpdatedAt)
-	c.hours, c.samples, c.sums = append(c.hours, r.hour), append(c.samples, n.samples), append(c.sums, n.sum)
-	c.sumsq, c.min, c.max = append(c.sumsq, n.sumsq), append(c.min, n.min), append(c.max, n.max)
+func (c *queueColumns) add(r *replication.PlanStore) {
+	n := &r.Newest
+	c.ids, c.live, c.serviceS = append(c.ids, string(r.ID)), append(c.live, r.Live), append(c.serviceS, r.ServiceS)
+	c.revs, c.reported = append(c.revs, int64(r.Queue.Rev)), append(c.reported, r.Queue.Rev > 0 && !r.QueueGone)
+	c.lengths, c.at = append(c.lengths, int32(r.Queue.Length)), append(c.at, r.Queue.UpdatedAt)
+	c.hours, c.samples, c.sums = append(c.hours, r.Hour), append(c.samples, n.Samples), append(c.sums, n.Sum)
+	c.sumsq, c.min, c.max = append(c.sumsq, n.SumSq), append(c.min, n.Min), append(c.max, n.Max)
 }
 
 func (c *queueColumns) queue(q *pgx.Batch, stored bool) {
@@ -298,9 +310,9 @@ type storeColumns struct {
 	deleted     []bool
 }
 
-func (c *storeColumns) add(r *storeRow) {
-	c.ids, c.bodies, c.deleted = append(c.ids, string(r.id)), append(c.bodies, r.body), append(c.deleted, !r.live)
-	c.revs, c.cells = append(c.revs, int64(r.rev)), append(c.cells, int64(r.cell))
+func (c *storeColumns) add(r *replication.PlanStore) {
+	c.ids, c.bodies, c.deleted = append(c.ids, string(r.ID)), append(c.bodies, r.Body), append(c.deleted, !r.Live)
+	c.revs, c.cells = append(c.revs, int64(r.Rev)), append(c.cells, int64(cellOf(r)))
 }
 
 func (c *storeColumns) queue(q *pgx.Batch, stored bool) {
@@ -313,9 +325,9 @@ func (c *commit) queueRollups(q *pgx.Batch) {
 	var ids []string
 	var hours []time.Time
 	var samples, sums, sumsq, lo, hi []int64
-	for id, r := range c.b.rollups {
-		ids, hours = append(ids, string(id.store)), append(hours, id.hour)
-		samples, sums, sumsq, lo, hi = append(samples, r.samples), append(sums, r.sum), append(sumsq, r.sumsq), append(lo, r.min), append(hi, r.max)
+	for id, r := range c.b.Rollups {
+		ids, hours = append(ids, string(id.Store)), append(hours, id.Hour)
+		samples, sums, sumsq, lo, hi = append(samples, r.Samples), append(sums, r.Sum), append(sumsq, r.SumSq), append(lo, r.Min), append(hi, r.Max)
 	}
 	if len(ids) > 0 {
 		q.Queue(sqlRollups, ids, hours, samples, sums, sumsq, lo, hi)
@@ -327,9 +339,9 @@ func (c *commit) queueKeys(q *pgx.Batch) {
 		var ids, bodies []string
 		var revs []int64
 		var hashes [][]byte
-		for _, id := range slices.Sorted(maps.Keys(c.b.keys)) {
-			if k := c.b.keys[id]; k.dirty && k.stored == stored {
-				ids, revs, hashes, bodies = append(ids, string(id)), append(revs, int64(k.rev)), append(hashes, k.hash), append(bodies, k.body)
+		for _, id := range slices.Sorted(maps.Keys(c.b.Keys)) {
+			if k := c.b.Keys[id]; k.Dirty && k.Stored == stored {
+				ids, revs, hashes, bodies = append(ids, string(id)), append(revs, int64(k.Rev)), append(hashes, k.Hash), append(bodies, k.Body)
 			}
 		}
 		if len(ids) > 0 {
@@ -344,42 +356,44 @@ func (c *commit) queueAnswers(q *pgx.Batch) error {
 	var scopes, keys, hashes, oldScopes, oldKeys [][]byte
 	var answers []string
 	var expires []time.Time
-	ids := slices.SortedFunc(maps.Keys(c.b.answers), func(a, b answerID) int { return cmp.Or(cmp.Compare(a.scope, b.scope), cmp.Compare(a.key, b.key)) })
+	ids := slices.SortedFunc(maps.Keys(c.b.Answers), func(a, b replication.AnswerID) int {
+		return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Key, b.Key))
+	})
 	for _, id := range ids {
-		a := c.b.answers[id]
-		if !a.dirty {
+		a := c.b.Answers[id]
+		if !a.Dirty {
 			continue
 		}
-		answer, err := json.Marshal(a.items)
+		answer, err := json.Marshal(a.Items)
 		if err != nil {
-			return fmt.Errorf("idempotency key %q: its answer: %w", id.key, err)
+			return fmt.Errorf("idempotency key %q: its answer: %w", id.Key, err)
 		}
-		scopes, keys, hashes = append(scopes, []byte(id.scope)), append(keys, []byte(id.key)), append(hashes, a.hash[:])
-		answers, expires = append(answers, string(answer)), append(expires, a.expires)
-		if a.stored {
-			oldScopes, oldKeys = append(oldScopes, []byte(id.scope)), append(oldKeys, []byte(id.key))
+		scopes, keys, hashes = append(scopes, []byte(id.Scope)), append(keys, []byte(id.Key)), append(hashes, a.Hash[:])
+		answers, expires = append(answers, string(answer)), append(expires, a.Expires)
+		if a.Stored {
+			oldScopes, oldKeys = append(oldScopes, []byte(id.Scope)), append(oldKeys, []byte(id.Key))
 		}
 	}
 	if len(oldKeys) > 0 {
 		q.Queue(sqlDropAnswers, oldScopes, oldKeys)
 	}
 	if len(keys) > 0 {
-		q.Queue(sqlAddAnswers, scopes, keys, hashes, answers, c.b.now, expires)
+		q.Queue(sqlAddAnswers, scopes, keys, hashes, answers, c.b.Now, expires)
 	}
 	return nil
 }
 
 func (c *commit) queueChanges(q *pgx.Batch) {
-	n := len(c.b.changes)
+	n := len(c.b.Changes)
 	if n == 0 {
 		return
 	}
 	kinds, lengths, revs, queueRevs := make([]int16, n), make([]int32, n), make([]int64, n), make([]int64, n)
 	subjects, bodies, hashes, at := make([]string, n), make([]string, n), make([][]byte, n), make([]time.Time, n)
-	for i := range c.b.changes {
-		ch := &c.b.changes[i]
-		kinds[i], revs[i], subjects[i], bodies[i], hashes[i] = int16(ch.kind), int64(ch.rev), ch.subject, ch.body, ch.hash
-		lengths[i], at[i], queueRevs[i] = int32(ch.queue.Length), ch.queue.UpdatedAt, int64(ch.queueRev)
+	for i := range c.b.Changes {
+		ch := &c.b.Changes[i]
+		kinds[i], revs[i], subjects[i], bodies[i], hashes[i] = int16(ch.Kind), int64(ch.Rev), ch.Subject, ch.Body, ch.Hash
+		lengths[i], at[i], queueRevs[i] = int32(ch.Queue.Length), ch.Queue.UpdatedAt, int64(ch.QueueRev)
 	}
-	q.Queue(sqlChanges, int64(c.epoch), c.b.now, kinds, revs, subjects, lengths, at, queueRevs, hashes, bodies)
+	q.Queue(sqlChanges, int64(c.epoch), c.b.Now, kinds, revs, subjects, lengths, at, queueRevs, hashes, bodies)
 }

@@ -42,8 +42,8 @@ func (e *early) commit(items ...replication.Item) replication.Result {
 	e.Helper()
 	w := replication.Write{Items: items}
 	check(e, e.c.load(deadline(e), []replication.Write{w}))
-	e.c.b.now = time.Now().Truncate(time.Millisecond)
-	result, err := e.c.b.apply(&w)
+	e.c.b.Now = time.Now().Truncate(time.Millisecond)
+	result, err := e.c.b.Apply(&w)
 	check(e, err)
 	token, err := e.c.store(deadline(e))
 	check(e, err)

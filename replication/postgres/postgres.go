@@ -113,6 +113,7 @@ const (
 	mutantRevRestarts            // a store that comes back after a delete starts at rev 1 again
 	mutantForgetsKeys            // idempotency keys are not looked up
 	mutantGhostQueue             // a delete leaves the store's queue behind
+	mutantUnfolded               // each update of a queue is a change of its own
 	mutantHidesMore              // Changes does not say that there is more
 	mutantPrunesInSilence        // Prune does not record how far it went
 	mutantNoHorizon              // Changes shows what is committed, also above a transaction that is still open
@@ -124,6 +125,21 @@ const (
 	mutantNoGateAfter            // the gate is not asked after COMMIT
 	mutantCancels                // a deadline asks the server to cancel what it is at, also a commit that waits for a standby
 )
+
+// planFault is the part of a mutant that is not of this package.
+func (m mutant) planFault() replication.PlanFault {
+	switch m {
+	case mutantRevRestarts:
+		return replication.PlanRevRestarts
+	case mutantForgetsKeys:
+		return replication.PlanForgetsKeys
+	case mutantGhostQueue:
+		return replication.PlanGhostQueue
+	case mutantUnfolded:
+		return replication.PlanUnfolded
+	}
+	return replication.PlanSound
+}
 
 var _ replication.Store = (*Store)(nil)
 

@@ -32,6 +32,7 @@ func TestContractCatchesMutants(t *testing.T) {
 		{"a tail then misses what came back", mutantRevRestarts, "SnapshotThenTail"},
 		{"idempotency keys are forgotten", mutantForgetsKeys, "Idempotency"},
 		{"a delete leaves the queue", mutantGhostQueue, "QueueTombstones"},
+		{"updates are not folded", mutantUnfolded, "Folding"},
 		{"the overlap brings a queue back", mutantGhostQueue, "SnapshotOverlap"},
 		{"a snapshot leaves out tombstones", mutantHidesTombstones, "Snapshot"},
 		{"a page hides that there is more", mutantHidesMore, "ChangesPaged"},

@@ -303,3 +303,12 @@ func (s *Store) Rollups(ctx context.Context, id shortline.StoreID, from, to time
 	}
 	return out, nil
 }
+
+// ceilHour is the first hour that begins at t or later.
+func ceilHour(t time.Time) time.Time {
+	h := t.UTC().Truncate(time.Hour)
+	if h.Before(t) {
+		h = h.Add(time.Hour)
+	}
+	return h
+}

@@ -22,7 +22,7 @@ import (
 func (s *Store) Commit(ctx context.Context, writes []replication.Write) ([]replication.Result, replication.Token, error) {
 	for i := range writes {
 		for j := range writes[i].Items {
-			if !oneField(&writes[i].Items[j]) {
+			if !writes[i].Items[j].OneField() {
 				return nil, replication.Token{}, fmt.Errorf("commit: item %d of write %d has not exactly one of queue, put, delete and key", j, i)
 			}
 		}
@@ -31,14 +31,14 @@ func (s *Store) Commit(ctx context.Context, writes []replication.Write) ([]repli
 		return nil, replication.Token{}, err
 	}
 	defer func() { <-s.turn }()
-	c := commit{w: s.w, b: batch{now: s.now().UTC().Truncate(time.Millisecond), mutant: s.mutant}, results: make([]replication.Result, len(writes))}
+	c := commit{w: s.w, b: replication.Plan{Now: s.now().UTC().Truncate(time.Millisecond), Broken: s.mutant.planFault()}, numbers: map[shortline.StoreID]int64{}, results: make([]replication.Result, len(writes))}
 	err := s.w.transact(func() error {
 		if err := c.load(writes); err != nil {
 			return err
 		}
 		for i := range writes {
 			var err error
-			if c.results[i], err = c.b.apply(&writes[i]); err != nil {
+			if c.results[i], err = c.b.Apply(&writes[i]); err != nil {
 				return fmt.Errorf("write %d: %w", i, err)
 			}
 		}
@@ -54,20 +54,12 @@ func (s *Store) Commit(ctx context.Context, writes []replication.Write) ([]repli
 	return c.results, replication.Token{Epoch: uint64(c.epoch), XID: uint64(c.xid)}, nil
 }
 
-func oneField(it *replication.Item) bool {
-	n := 0
-	for _, set := range [...]bool{it.Queue != nil, it.Put != nil, it.Delete != "", it.Key != nil} {
-		if set {
-			n++
-		}
-	}
-	return n == 1
-}
-
 // commit is the I/O around a batch.
 type commit struct {
 	w          *writer
-	b          batch
+	b          replication.Plan
+	numbers    map[shortline.StoreID]int64 // of the rows of stores
+	nextStore  int64
 	results    []replication.Result
 	epoch, xid int64 // xid: of the last transaction that has changes, in the end perhaps this one
 }
@@ -77,7 +69,7 @@ var (
 		q.hour, q.samples, q.sum, q.sumsq, q.min, q.max
 		FROM v CROSS JOIN stores s ON s.id = v.id LEFT JOIN queues q ON q.store = s.no`)
 	loadBodies  = newBulk(1, "WITH v(id) AS (", ") SELECT s.id, s.body FROM v CROSS JOIN stores s ON s.id = v.id")
-	loadKeys    = newBulk(1, "WITH v(id) AS (", ") SELECT k.id, k.rev, k.hash, k.body FROM v CROSS JOIN keys k ON k.id = v.id")
+	loadKeys    = newBulk(1, "WITH v(id) AS (", ") SELECT k.ID, k.Rev, k.Hash, k.Body FROM v CROSS JOIN keys k ON k.ID = v.id")
 	loadAnswers = newBulk(2, "WITH v(scope, key) AS (", `) SELECT i.scope, i.key, i.body_hash, i.answer, i.at, i.expires
 		FROM v CROSS JOIN idempotency i ON i.scope = v.scope AND i.key = v.key`)
 
@@ -99,7 +91,7 @@ var (
 // load reads the control row and every row that the writes speak of.
 func (c *commit) load(writes []replication.Write) error {
 	err := c.w.query("SELECT epoch, last_xid, next_store FROM control", nil, func(row []driver.Value) error {
-		return ints(row, &c.epoch, &c.xid, &c.b.nextStore)
+		return ints(row, &c.epoch, &c.xid, &c.nextStore)
 	})
 	if err == nil && c.epoch == 0 {
 		err = errors.New("the control row is missing")
@@ -107,9 +99,9 @@ func (c *commit) load(writes []replication.Write) error {
 	if err != nil {
 		return fmt.Errorf("control: %w", err)
 	}
-	c.b.rollups = map[rollupID]*rollupRow{}
+	c.b.Rollups = map[replication.RollupID]*replication.Sums{}
 	stores, puts := map[shortline.StoreID]bool{}, false // true: the body is wanted
-	keys, answers := map[shortline.KeyID]bool{}, map[answerID]bool{}
+	keys, answers := map[shortline.KeyID]bool{}, map[replication.AnswerID]bool{}
 	row := func(id shortline.StoreID) { // without its body, unless another item wants that
 		if _, there := stores[id]; !there {
 			stores[id] = false
@@ -117,7 +109,7 @@ func (c *commit) load(writes []replication.Write) error {
 	}
 	for i := range writes {
 		if k := writes[i].Idempotency; k != nil {
-			answers[answerID{k.Scope, k.Key}] = true
+			answers[replication.AnswerID{Scope: k.Scope, Key: k.Key}] = true
 		}
 		for _, it := range writes[i].Items {
 			switch {
@@ -145,15 +137,15 @@ func (c *commit) load(writes []replication.Write) error {
 }
 
 func (c *commit) loadStores(ids map[shortline.StoreID]bool, bodies bool) error {
-	c.b.stores = make(map[shortline.StoreID]*storeRow, len(ids))
+	c.b.Stores = make(map[shortline.StoreID]*replication.PlanStore, len(ids))
 	sorted := slices.Sorted(maps.Keys(ids)) // neighbours share pages
 	for _, id := range sorted {
 		c.w.add(string(id))
 	}
 	err := c.w.bulk(loadStores, c.w.take(), func(row []driver.Value) error {
-		r, err := scanStoreRow(row)
+		r, no, err := scanStoreRow(row)
 		if err == nil {
-			c.b.stores[r.id] = r
+			c.b.Stores[r.ID], c.numbers[r.ID] = r, no
 		}
 		return err
 	})
@@ -168,50 +160,50 @@ func (c *commit) loadStores(ids map[shortline.StoreID]bool, bodies bool) error {
 	return c.w.bulk(loadBodies, c.w.take(), func(row []driver.Value) error {
 		id, ok1 := row[0].(string)
 		body, ok2 := row[1].(string)
-		if r := c.b.stores[shortline.StoreID(id)]; ok1 && ok2 && r != nil {
-			r.body = body
+		if r := c.b.Stores[shortline.StoreID(id)]; ok1 && ok2 && r != nil {
+			r.Body = body
 			return nil
 		}
 		return fmt.Errorf("store %v: its row is malformed", row[0])
 	})
 }
 
-func scanStoreRow(row []driver.Value) (*storeRow, error) {
+func scanStoreRow(row []driver.Value) (_ *replication.PlanStore, no int64, err error) {
 	id, ok1 := row[0].(string)
 	no, ok2 := row[1].(int64)
 	rev, ok3 := row[2].(int64)
 	deleted, ok4 := row[3].(int64)
 	serviceS, ok5 := row[4].(float64)
 	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || rev < 1 {
-		return nil, fmt.Errorf("store %v: its row is malformed", row[0])
+		return nil, 0, fmt.Errorf("store %v: its row is malformed", row[0])
 	}
-	r := &storeRow{no: no, id: shortline.StoreID(id), rev: uint64(rev), deleted: deleted != 0, serviceS: serviceS}
+	r := &replication.PlanStore{ID: shortline.StoreID(id), Stored: true, Rev: uint64(rev), Live: deleted == 0, ServiceS: serviceS}
 	if row[5] == nil {
-		return r, nil
+		return r, no, nil
 	}
-	if err := r.scanQueue(row[5:]); err != nil {
-		return nil, fmt.Errorf("store %s: its queue: %w", id, err)
+	if err := scanQueue(r, row[5:]); err != nil {
+		return nil, 0, fmt.Errorf("store %s: its queue: %w", id, err)
 	}
-	return r, nil
+	return r, no, nil
 }
 
-func (r *storeRow) scanQueue(row []driver.Value) error {
-	var rev, length, at int64
-	if r.queueGone = row[1] == nil; r.queueGone {
+func scanQueue(r *replication.PlanStore, row []driver.Value) error {
+	var rev, length, at, hour int64
+	if r.QueueGone = row[1] == nil; r.QueueGone {
 		row[1], row[2] = int64(0), int64(0)
 	}
-	if err := ints(row, &rev, &length, &at, &r.hour, &r.newest.samples, &r.newest.sum, &r.newest.sumsq, &r.newest.min, &r.newest.max); err != nil {
+	if err := ints(row, &rev, &length, &at, &hour, &r.Newest.Samples, &r.Newest.Sum, &r.Newest.SumSq, &r.Newest.Min, &r.Newest.Max); err != nil {
 		return err
 	}
-	r.queue.Rev = uint64(rev)
-	if !r.queueGone {
-		r.queue.Length, r.queue.UpdatedAt = int(length), time.UnixMilli(at).UTC()
+	r.Queue.Rev, r.Hour = uint64(rev), hourAt(hour)
+	if !r.QueueGone {
+		r.Queue.Length, r.Queue.UpdatedAt = int(length), time.UnixMilli(at).UTC()
 	}
 	return nil
 }
 
 func (c *commit) loadKeys(ids map[shortline.KeyID]bool) error {
-	c.b.keys = make(map[shortline.KeyID]*keyRow, len(ids))
+	c.b.Keys = make(map[shortline.KeyID]*replication.PlanKey, len(ids))
 	for id := range ids {
 		c.w.add(string(id))
 	}
@@ -223,15 +215,15 @@ func (c *commit) loadKeys(ids map[shortline.KeyID]bool) error {
 		if !ok1 || !ok2 || !ok3 || !ok4 {
 			return fmt.Errorf("key %v: its row is malformed", row[0])
 		}
-		c.b.keys[shortline.KeyID(id)] = &keyRow{rev: uint64(rev), hash: hash, body: body}
+		c.b.Keys[shortline.KeyID(id)] = &replication.PlanKey{Stored: true, Rev: uint64(rev), Hash: hash, Body: body}
 		return nil
 	})
 }
 
-func (c *commit) loadAnswers(ids map[answerID]bool) error {
-	c.b.answers = make(map[answerID]*answerRow, len(ids))
+func (c *commit) loadAnswers(ids map[replication.AnswerID]bool) error {
+	c.b.Answers = make(map[replication.AnswerID]*replication.PlanAnswer, len(ids))
 	for id := range ids {
-		c.w.add(id.scope, id.key)
+		c.w.add(id.Scope, id.Key)
 	}
 	return c.w.bulk(loadAnswers, c.w.take(), func(row []driver.Value) error {
 		scope, ok1 := row[0].(string)
@@ -240,15 +232,15 @@ func (c *commit) loadAnswers(ids map[answerID]bool) error {
 		answer, ok4 := row[3].(string)
 		at, ok5 := row[4].(int64)
 		expires, ok6 := row[5].(int64)
-		r := &answerRow{at: time.UnixMilli(at).UTC(), expires: time.UnixMilli(expires)}
-		if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || !ok6 || len(hash) != len(r.hash) {
+		r := &replication.PlanAnswer{Stored: true, At: time.UnixMilli(at).UTC(), Expires: time.UnixMilli(expires)}
+		if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || !ok6 || len(hash) != len(r.Hash) {
 			return fmt.Errorf("idempotency key %v: its row is malformed", row[1])
 		}
-		copy(r.hash[:], hash)
-		if err := json.Unmarshal([]byte(answer), &r.items); err != nil {
+		copy(r.Hash[:], hash)
+		if err := json.Unmarshal([]byte(answer), &r.Items); err != nil {
 			return fmt.Errorf("idempotency key %s: its answer: %w", key, err)
 		}
-		c.b.answers[answerID{scope, key}] = r
+		c.b.Answers[replication.AnswerID{Scope: scope, Key: key}] = r
 		return nil
 	})
 }
@@ -256,9 +248,15 @@ func (c *commit) loadAnswers(ids map[answerID]bool) error {
 // store writes what the batch has changed. Only changes take a transaction number; nothing else moves the feed.
 func (c *commit) store() error {
 	b := &c.b
-	if len(b.changes) > 0 {
+	for _, id := range slices.Sorted(maps.Keys(b.Stores)) {
+		if c.numbers[id] == 0 {
+			c.numbers[id] = c.nextStore
+			c.nextStore++
+		}
+	}
+	if len(b.Changes) > 0 {
 		c.xid++
-		c.w.add(c.xid, b.nextStore)
+		c.w.add(c.xid, c.nextStore)
 		if err := c.w.query("UPDATE control SET last_xid = ?, next_store = ?", c.w.take(), nil); err != nil {
 			return fmt.Errorf("control: %w", err)
 		}
@@ -266,35 +264,35 @@ func (c *commit) store() error {
 	if err := c.storeRows(); err != nil {
 		return err
 	}
-	for id, a := range b.answers {
-		if !a.dirty {
+	for id, a := range b.Answers {
+		if !a.Dirty {
 			continue
 		}
-		answer, err := json.Marshal(a.items)
+		answer, err := json.Marshal(a.Items)
 		if err != nil {
-			return fmt.Errorf("idempotency key %s: its answer: %w", id.key, err)
+			return fmt.Errorf("idempotency key %s: its answer: %w", id.Key, err)
 		}
-		c.w.add(id.scope, id.key, a.hash[:], string(answer), a.at.UnixMilli(), a.expires.UnixMilli())
+		c.w.add(id.Scope, id.Key, a.Hash[:], string(answer), a.At.UnixMilli(), a.Expires.UnixMilli())
 	}
 	if err := c.w.bulk(storeAnswers, c.w.take(), nil); err != nil {
 		return fmt.Errorf("idempotency keys: %w", err)
 	}
-	now := b.now.UnixMilli()
-	for i := range b.changes {
-		ch := &b.changes[i]
-		c.w.add(c.xid, int64(i+1), c.epoch, int64(ch.kind), int64(ch.rev), now, ch.subject, nil, nil, nil, nil, nil)
+	now := b.Now.UnixMilli()
+	for i := range b.Changes {
+		ch := &b.Changes[i]
+		c.w.add(c.xid, int64(i+1), c.epoch, int64(ch.Kind), int64(ch.Rev), now, ch.Subject, nil, nil, nil, nil, nil)
 		optional := c.w.args[len(c.w.args)-5:]
-		switch ch.kind {
+		switch ch.Kind {
 		case shortline.QueueSet:
-			optional[0].Value, optional[1].Value = int64(ch.queue.Length), ch.queue.UpdatedAt.UnixMilli()
+			optional[0].Value, optional[1].Value = int64(ch.Queue.Length), ch.Queue.UpdatedAt.UnixMilli()
 		case shortline.StoreDeleted:
-			if ch.queueRev > 0 {
-				optional[2].Value = int64(ch.queueRev)
+			if ch.QueueRev > 0 {
+				optional[2].Value = int64(ch.QueueRev)
 			}
 		case shortline.KeyPut:
-			optional[3].Value, optional[4].Value = ch.hash, ch.body
+			optional[3].Value, optional[4].Value = ch.Hash, ch.Body
 		default:
-			optional[4].Value = ch.body
+			optional[4].Value = ch.Body
 		}
 	}
 	if err := c.w.bulk(storeChanges, c.w.take(), nil); err != nil {
@@ -305,22 +303,22 @@ func (c *commit) store() error {
 
 func (c *commit) storeRows() error {
 	b := &c.b
-	stores := slices.SortedFunc(maps.Values(b.stores), func(r, o *storeRow) int { return cmp.Compare(r.no, o.no) })
+	stores := slices.SortedFunc(maps.Values(b.Stores), func(r, o *replication.PlanStore) int { return cmp.Compare(c.numbers[r.ID], c.numbers[o.ID]) })
 	for _, r := range stores {
-		if r.dirty {
-			c.w.add(r.no, string(r.id), int64(r.rev), boolInt(r.deleted), r.serviceS, r.body)
+		if r.Dirty {
+			c.w.add(c.numbers[r.ID], string(r.ID), int64(r.Rev), boolInt(!r.Live), r.ServiceS, r.Body)
 		}
 	}
 	if err := c.w.bulk(storeStores, c.w.take(), nil); err != nil {
 		return fmt.Errorf("stores: %w", err)
 	}
 	for _, r := range stores {
-		if !r.queueDirty {
+		if !r.QueueDirty {
 			continue
 		}
-		n := &r.newest
-		c.w.add(r.no, int64(r.queue.Rev), int64(r.queue.Length), r.queue.UpdatedAt.UnixMilli(), r.hour, n.samples, n.sum, n.sumsq, n.min, n.max)
-		if r.queueGone {
+		n := &r.Newest
+		c.w.add(c.numbers[r.ID], int64(r.Queue.Rev), int64(r.Queue.Length), r.Queue.UpdatedAt.UnixMilli(), floorHour(r.Hour), n.Samples, n.Sum, n.SumSq, n.Min, n.Max)
+		if r.QueueGone {
 			row := c.w.args[len(c.w.args)-storeQueues.cols:]
 			row[2].Value, row[3].Value = nil, nil
 		}
@@ -328,15 +326,15 @@ func (c *commit) storeRows() error {
 	if err := c.w.bulk(storeQueues, c.w.take(), nil); err != nil {
 		return fmt.Errorf("queues: %w", err)
 	}
-	for id, r := range b.rollups {
-		c.w.add(id.store, id.hour, r.samples, r.sum, r.sumsq, r.min, r.max)
+	for id, r := range b.Rollups {
+		c.w.add(c.numbers[id.Store], floorHour(id.Hour), r.Samples, r.Sum, r.SumSq, r.Min, r.Max)
 	}
 	if err := c.w.bulk(storeRollups, c.w.take(), nil); err != nil {
 		return fmt.Errorf("rollups: %w", err)
 	}
-	for id, k := range b.keys {
-		if k.dirty {
-			c.w.add(string(id), int64(k.rev), k.hash, k.body)
+	for id, k := range b.Keys {
+		if k.Dirty {
+			c.w.add(string(id), int64(k.Rev), k.Hash, k.Body)
 		}
 	}
 	if err := c.w.bulk(storeKeys, c.w.take(), nil); err != nil {
@@ -344,6 +342,31 @@ func (c *commit) storeRows() error {
 	}
 	return nil
 }
+
+// millisecondsPerHour converts between the two units of time in the file.
+const millisecondsPerHour = int64(time.Hour / time.Millisecond)
+
+// floorHour is the hour since 1970 in which t lies.
+func floorHour(t time.Time) int64 {
+	ms := t.UnixMilli()
+	h := ms / millisecondsPerHour
+	if ms%millisecondsPerHour < 0 {
+		h--
+	}
+	return h
+}
+
+// ceilHour is the first hour that begins at t or later.
+func ceilHour(t time.Time) int64 {
+	h := floorHour(t)
+	if start := time.UnixMilli(h * millisecondsPerHour); start.Before(t) {
+		h++
+	}
+	return h
+}
+
+// hourAt is the beginning of an hour since 1970.
+func hourAt(h int64) time.Time { return time.UnixMilli(h * millisecondsPerHour).UTC() }
 
 func boolInt(b bool) int64 {
 	if b {

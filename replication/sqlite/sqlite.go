@@ -83,9 +83,25 @@ const (
 	mutantRevRestarts            // a store that comes back after a delete starts at rev 1 again
 	mutantForgetsKeys            // idempotency keys are not looked up
 	mutantGhostQueue             // a delete leaves the store's queue behind
+	mutantUnfolded               // each update of a queue is a change of its own
 	mutantHidesMore              // Changes does not say that there is more
 	mutantPrunesInSilence        // Prune does not record how far it went
 )
+
+// planFault is the part of a mutant that is not of this package.
+func (m mutant) planFault() replication.PlanFault {
+	switch m {
+	case mutantRevRestarts:
+		return replication.PlanRevRestarts
+	case mutantForgetsKeys:
+		return replication.PlanForgetsKeys
+	case mutantGhostQueue:
+		return replication.PlanGhostQueue
+	case mutantUnfolded:
+		return replication.PlanUnfolded
+	}
+	return replication.PlanSound
+}
 
 var _ replication.Store = (*Store)(nil)
 

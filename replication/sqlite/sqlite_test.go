@@ -36,6 +36,7 @@ func TestContractCatchesMutants(t *testing.T) {
 		{"a tail then misses what came back", mutantRevRestarts, "SnapshotThenTail"},
 		{"idempotency keys are forgotten", mutantForgetsKeys, "Idempotency"},
 		{"a delete leaves the queue", mutantGhostQueue, "QueueTombstones"},
+		{"updates are not folded", mutantUnfolded, "Folding"},
 		{"the overlap brings a queue back", mutantGhostQueue, "SnapshotOverlap"},
 		{"a page hides that there is more", mutantHidesMore, "ChangesPaged"},
 		{"the feed is cut without a word", mutantPrunesInSilence, "Prune"},

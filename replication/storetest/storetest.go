@@ -41,6 +41,7 @@ func checks() []check {
 		{"LargeBatch", checkLargeBatch},
 		{"OneBatch", checkOneBatch},
 		{"Queues", checkQueues},
+		{"Folding", checkFolding},
 		{"QueueTombstones", checkQueueTombstones},
 		{"Rollups", checkRollups},
 		{"Keys", checkKeys},
