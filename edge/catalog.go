@@ -73,6 +73,7 @@ type slot struct {
 	details  atomic.Uint64 // the place of encoded details, or 0; see details_blocks.go
 	queue    atomic.Uint64 // a packedQueue
 	queueRev uint64        // the writer's
+	usual    atomic.Uint64 // a usual; see outlook.go
 	asked    atomic.Uint32 // 1 if the details were asked for since the details cache last looked
 }
 
@@ -438,6 +439,7 @@ func (s *state) putRecord(sl *slot, store *shortline.Store, rev uint64) bool {
 // setRecord replaces a record. The details of the former one are of no more use.
 func (s *state) setRecord(sl *slot, rec *record) {
 	sl.record.Store(rec)
+	sl.usual.Store(0)
 	sl.details.Store(0)
 }
 

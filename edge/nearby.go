@@ -13,7 +13,6 @@ import (
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/geo"
-	"github.com/shortline/shortline/insight"
 )
 
 // found is one store of a nearby answer.
@@ -25,9 +24,9 @@ type found struct {
 	queue    packedQueue
 	distance geo.Metres
 	mark     geo.Mark
-	outlook  *insight.Outlook // nil: not known
-	key      float64          // of the ranking
-	expected float64          // length at the time asked for; negative: not known
+	usual    usual
+	key      float64 // of the ranking
+	expected float64 // length at the time asked for; negative: not known
 }
 
 // scratch is what one nearby request needs while it is answered; it is used again by the next.
@@ -72,7 +71,7 @@ func (s *Server) nearby(c echo.Context) error {
 	if q.fields&fieldQueue != 0 {
 		for i := range sc.found {
 			if f := &sc.found[i]; f.queue.known() {
-				f.outlook = s.outlooks.get(f.record.id, f.record.attrs, now)
+				f.usual = s.outlooks.usual(f.slot, f.record, now)
 			}
 		}
 	}
@@ -382,7 +381,7 @@ func appendQueue(b []byte, f *found, now time.Time) []byte {
 	b = strconv.AppendInt(b, int64(wait), 10)
 	b = append(b, `,"wait_high_s":`...)
 	b = strconv.AppendInt(b, int64(high), 10)
-	b = appendUsual(append(b, `,"usual_length":`...), f.outlook, now)
+	b = appendUsual(append(b, `,"usual_length":`...), f.usual)
 	b = append(b, `,"updated_at":"`...)
 	b = appendTime(b, q.unixMilli())
 	b = append(b, `","age_s":`...)

@@ -166,7 +166,7 @@ func (s *Server) expect(ctx context.Context, q *nearbyQuery, now time.Time, all 
 		group.Go(func() error {
 			f := &all[i]
 			f.expected = -1
-			outlook, err := s.outlooks.load(ctx, wantedOutlook{f.record.id, f.record.attrs.waitClock()})
+			outlook, err := s.outlooks.load(ctx, wantedOutlook{id: f.record.id, loc: f.record.attrs.waitClock()})
 			if err != nil {
 				return err
 			}
@@ -205,12 +205,12 @@ func appendExpected(b []byte, f *found) []byte {
 func appendTenth(b []byte, v float64) []byte { return appendMilli(b, tenth(v)) }
 
 // appendUsual writes what is usual at this hour; null until it is known.
-func appendUsual(b []byte, o *insight.Outlook, now time.Time) []byte {
-	usual, ok := o.Usual(now)
-	if !ok {
+func appendUsual(b []byte, u usual) []byte {
+	length, known := u.length()
+	if !known {
 		return append(b, "null"...)
 	}
-	return appendTenth(b, usual)
+	return appendMilli(b, length)
 }
 
 // parseFuture reads the parameter at.
