@@ -234,7 +234,7 @@ func (w *world) exec(id regions.ID, sql string) {
 }
 
 func (w *world) tryAs(id regions.ID, role, sql string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	a := &Agent{cfg: w.cfg[id]}
 	dsn := a.localDSN(role, "shortline")
