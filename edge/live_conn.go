@@ -103,7 +103,6 @@ type liveAnswer struct {
 	text  []byte              // JSON, sent as it is
 	frame []byte              // a frame as it is
 	ids   []shortline.StoreID // a snapshot of these is sent
-	area  bool                // the area is sent
 	close ws.StatusCode       // nothing is said after it
 	why   string
 }

@@ -122,7 +122,8 @@ func (s *socket) next(t testing.TB) liveEvent {
 	t.Helper()
 	for {
 		_ = s.SetReadDeadline(time.Now().Add(patience))
-		f, err := ws.ReadFrame(s.r)
+		//lint:ignore SA1019 the reader is limited
+		f, err := ws.ReadFrame(io.LimitReader(s.r, 1<<20))
 		if err != nil {
 			t.Fatalf("nothing comes: %v", err)
 		}

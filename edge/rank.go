@@ -41,14 +41,6 @@ const (
 // ranked tells whether the answer is in another order than the index gives, or about another time than now.
 func (q *nearbyQuery) ranked() bool { return q.rank != byDistance || !q.future.IsZero() }
 
-// when is the time that the answer is about.
-func (q *nearbyQuery) when(now time.Time) time.Time {
-	if q.future.IsZero() {
-		return now
-	}
-	return q.future
-}
-
 // rankKey is what a store is ordered by, before distance and id: seconds, +Inf where the wait is not known, since absent is not
 // quiet. wait is in seconds, negative where it is not known.
 func (q *nearbyQuery) rankKey(wait float64, distance geo.Metres) float64 {

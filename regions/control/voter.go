@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shortline/shortline/regions"
@@ -145,7 +146,7 @@ func (n *Node) configuration() raft.Configuration {
 // openStores opens a voter's log and snapshots. Somebody else's use of them is an error.
 func openStores(dir string, cfg *raft.Config) (*raftboltdb.BoltStore, raft.SnapshotStore, error) {
 	store, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, raftFile), BoltOptions: &bbolt.Options{Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType}})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, nil, fmt.Errorf("the control folder %s is in use by another shortline", dir)
 	}
 	if err != nil {

@@ -108,7 +108,6 @@ func nodesOf(change func(*regions.Node)) []regions.Node {
 type rig struct {
 	*Server
 	view atomic.Pointer[regions.View]
-	addr string // where it listens
 }
 
 func (r *rig) set(state *regions.State, change func(*regions.Node)) {

@@ -35,7 +35,6 @@ type world struct {
 	renewed time.Time           // when the last renewal was applied
 	seq     uint64
 	acks    []ack
-	lost    bool // somebody allowed the loss of data
 
 	// kill ends the controller that makes the kill-th effective call, before or after it has its effect.
 	calls, kill int
@@ -535,7 +534,7 @@ func (i *incarnation) Renewed(string) time.Duration {
 
 func (i *incarnation) Propose(ctx context.Context, c regions.Command) error {
 	do, answer := i.effect("propose "+change(c), "")
-	var err error = errDead
+	err := errDead
 	if do {
 		if answer {
 			err = i.w.proposeFrom(ctx, i.id, c)
