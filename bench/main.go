@@ -41,24 +41,25 @@ func mainExit() int {
 
 // config is the command line.
 type config struct {
-	stores      int
-	checks      int // questions of the comparison with brute force
-	huge        bool
-	parts       []string
-	output      string
-	rounds      int
-	turn        time.Duration // of one measurement of HTTP
-	connections int
-	urls        int
-	budget      time.Duration // for one engine and radius
-	updates     int           // a second
-	turns       int           // pairs of turns with and without updates
-	updateTurn  time.Duration
-	command     string // for the report
+	stores          int
+	checks          int // questions of the comparison with brute force
+	huge            bool
+	parts           []string
+	output          string
+	rounds          int
+	turn            time.Duration // of one measurement of HTTP
+	connections     int
+	urls            int
+	budget          time.Duration // for one engine and radius
+	updates         int           // a second
+	turns           int           // pairs of turns with and without updates
+	updateTurn      time.Duration
+	liveConnections int
+	command         string // for the report
 }
 
 // parts are what -parts can name, in the order in which they run.
-var parts = []string{"index", "engines", "updates", "http", "writes", "visibility", "start"}
+var parts = []string{"index", "engines", "updates", "http", "writes", "visibility", "start", "live"}
 
 func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	c := &config{updateTurn: time.Second}
@@ -77,6 +78,7 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	f.DurationVar(&c.budget, "budget", 5*time.Second, "engines: time for each engine and radius")
 	f.IntVar(&c.updates, "updates", 2000, "updates a second while reading")
 	f.IntVar(&c.turns, "turns", 8, "updates: how many turns with and as many without")
+	f.IntVar(&c.liveConnections, "live-connections", 15_000, "live: how many connections")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -104,6 +106,7 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 		shorten("urls", func() { c.urls = 10_000 })
 		shorten("budget", func() { c.budget = 500 * time.Millisecond })
 		shorten("turns", func() { c.turns = 3 })
+		shorten("live-connections", func() { c.liveConnections = 1500 })
 		c.updateTurn /= 2
 	}
 	c.parts = strings.Split(*list, ",")
@@ -120,7 +123,7 @@ func (c *config) validate() error {
 	if c.stores < 1000 || c.stores > 100_000_000 {
 		faults = append(faults, fmt.Errorf("-stores %d is not between 1000 and 100000000", c.stores))
 	}
-	for name, n := range map[string]int{"checks": c.checks, "rounds": c.rounds, "connections": c.connections, "urls": c.urls, "updates": c.updates, "turns": c.turns} {
+	for name, n := range map[string]int{"checks": c.checks, "rounds": c.rounds, "connections": c.connections, "urls": c.urls, "updates": c.updates, "turns": c.turns, "live-connections": c.liveConnections} {
 		if n < 1 {
 			faults = append(faults, fmt.Errorf("-%s must be at least 1", name))
 		}
@@ -140,6 +143,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return serveCanned(ctx, args[1:], stdout)
 		case "serve-nearby":
 			return serveNearby(ctx, args[1:], stdout, stderr)
+		case "serve-live":
+			return serveLive(ctx, args[1:], stdout, stderr)
+		case "live-clients":
+			return clientsLive(ctx, args[1:], os.Stdin, stdout)
 		case "load":
 			return generateLoad(ctx, args[1:], stdout)
 		}
@@ -190,6 +197,7 @@ type bench struct {
 	updated updateResults
 	http    httpResults
 	writes  writeResults
+	live    liveResults
 	sized   []sizeResults
 	visible []visibleResult
 	starts  []startResult
@@ -213,7 +221,7 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"index", b.measureIndex}, {"engines", b.measureEngines}, {"updates", b.measureUpdates}, {"http", b.measureHTTP}, {"writes", b.measureWrites}, {"visibility", b.measureVisibility}, {"start", b.measureStart}} {
+	}{{"index", b.measureIndex}, {"engines", b.measureEngines}, {"updates", b.measureUpdates}, {"http", b.measureHTTP}, {"writes", b.measureWrites}, {"visibility", b.measureVisibility}, {"start", b.measureStart}, {"live", b.measureLive}} {
 		if !b.wants(part.name) {
 			continue
 		}

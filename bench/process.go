@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,7 +33,7 @@ func start(ctx context.Context, signal syscall.Signal, cmd *exec.Cmd) (*process,
 	p := &process{name: cmd.Args[0], cancel: cancel, exited: make(chan struct{}), output: new(tail)}
 	attr := cmd.SysProcAttr
 	bound := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
-	bound.Dir, bound.Env, bound.Stdout, bound.Stderr, bound.SysProcAttr = cmd.Dir, cmd.Env, cmd.Stdout, p.output, attr
+	bound.Dir, bound.Env, bound.Stdin, bound.Stdout, bound.Stderr, bound.SysProcAttr = cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stdout, p.output, attr
 	if bound.Stdout == nil {
 		bound.Stdout = p.output
 	}
@@ -135,14 +136,19 @@ func serveSelf(ctx context.Context, args ...string) (*process, []string, error) 
 	if err != nil {
 		return nil, nil, fmt.Errorf("find this program: %w", err)
 	}
+	return serveProgram(ctx, self, args...)
+}
+
+// serveProgram is serveSelf for another program.
+func serveProgram(ctx context.Context, program string, args ...string) (*process, []string, error) {
 	out := newLines()
-	cmd := exec.Command(self, args...)
+	cmd := exec.Command(program, args...)
 	cmd.Stdout = out
 	p, err := start(ctx, syscall.SIGTERM, cmd)
 	if err != nil {
 		return nil, nil, err
 	}
-	p.name = "bench " + args[0]
+	p.name = filepath.Base(program) + " " + args[0]
 	var words []string
 	err = p.await(ctx, 10*time.Minute, func() error {
 		select {

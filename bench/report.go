@@ -41,6 +41,7 @@ func (b *bench) write(w io.Writer) {
 	b.writeHTTP(w)
 	b.writeWrites(w)
 	b.writePlanet(w)
+	b.writeLive(w)
 }
 
 func (b *bench) writeRun(w io.Writer) {
