@@ -87,7 +87,7 @@ func serveLive(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		}
 		return nil
 	})
-	if _, err := fmt.Fprintf(stdout, "ready %s %s\n", listeners[0].Addr(), listeners[2].Addr()); err != nil {
+	if _, err := fmt.Fprintf(stdout, "ready %s %s %s\n", listeners[0].Addr(), listeners[1].Addr(), listeners[2].Addr()); err != nil {
 		return err
 	}
 	return group.Wait()

@@ -47,11 +47,8 @@ func (s *liveShard) run(ctx context.Context) {
 			return
 		case <-s.wake:
 		}
-		for ctx.Err() == nil {
-			letters, arena = s.collect(letters[:0], arena[:0])
-			if len(letters) == 0 {
-				break
-			}
+		for more := true; more && ctx.Err() == nil; {
+			letters, arena, more = s.collect(letters[:0], arena[:0])
 			for i := range letters {
 				l := &letters[i]
 				text := l.shared
@@ -68,9 +65,9 @@ func (s *liveShard) run(ctx context.Context) {
 	}
 }
 
-// collect empties some mailboxes.
-func (s *liveShard) collect(letters []letter, arena []byte) ([]letter, []byte) {
-	var frames, answers int
+// collect empties some mailboxes, and tells whether there are more.
+func (s *liveShard) collect(letters []letter, arena []byte) (_ []letter, _ []byte, more bool) {
+	var frames, writes int
 	s.mu.Lock()
 	n, end := 0, min(len(s.queue), flushBatch) // nobody gets two letters: the first may be cut short
 	for n < end {
@@ -88,7 +85,7 @@ func (s *liveShard) collect(letters []letter, arena []byte) ([]letter, []byte) {
 			continue
 		}
 		frames += said
-		answers++
+		writes++
 		letters = append(letters, l)
 		if c.dirty > 0 || c.extra != nil && len(c.extra.answers) > 0 { // more than goes into one letter
 			c.queued = true
@@ -98,10 +95,11 @@ func (s *liveShard) collect(letters []letter, arena []byte) ([]letter, []byte) {
 	rest := copy(s.queue, s.queue[n:])
 	clear(s.queue[rest:])
 	s.queue = s.queue[:rest]
+	more = rest > 0
 	s.mu.Unlock()
 	s.hub.metrics.messages.Add(float64(frames))
-	s.hub.metrics.writes.Add(float64(answers))
-	return letters, arena
+	s.hub.metrics.writes.Add(float64(writes))
+	return letters, arena, more
 }
 
 // emptyLocked takes what is in a mailbox: one shared frame, or something written to the arena.
