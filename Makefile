@@ -29,16 +29,16 @@ build: ## build bin/shortline
 	@echo "==> building bin/shortline $(VERSION)"
 	@$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/shortline ./cmd/shortline
 
-# Tests that need PostgreSQL and Redis skip where these are missing; here they have been installed, so that would be a fault.
+# Tests that need PostgreSQL, Redis or Chromium skip where these are missing; here they have been installed, so that would be a fault.
 test check: export SHORTLINE_REQUIRE_SERVERS = 1
 
 test: ## run all tests
-	@scripts/setup go cc redis postgres
+	@scripts/setup go cc redis postgres chromium
 	@echo "==> go test ./..."
 	@$(GO) test -timeout $(TIMEOUT) ./...
 
 check: ## all that a change must pass: format, vet, staticcheck, go.mod, tests with the race detector
-	@scripts/setup go cc redis postgres
+	@scripts/setup go cc redis postgres chromium
 	@echo "==> gofmt"
 	@files=$$(find . -path './.?*' -prune -o -name '*.go' -print0 | xargs -0 "$$($(GO) env GOROOT)/bin/gofmt" -l) || exit 1; \
 	if [ -n "$$files" ]; then echo "not as gofmt writes it (run: gofmt -w FILE):"; echo "$$files"; exit 1; fi

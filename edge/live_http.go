@@ -42,6 +42,9 @@ func (s *Server) liveSocket(c echo.Context) error {
 			r.Header.Set("Authorization", "Bearer "+key)
 		}
 	}
+	if _, err := s.liveKey(r); err != nil { // first: a page cannot see why its WebSocket fails, and may ask without one
+		return err
+	}
 	accept, err := handshake(r)
 	if err != nil {
 		c.Response().Header().Set("Upgrade", "websocket")
@@ -140,10 +143,7 @@ func (s *Server) streamEvents(c echo.Context, conn *liveConn, order *liveOrder) 
 // newLiveConn checks whether the request may have a live connection, and takes a place for it.
 func (s *Server) newLiveConn(c echo.Context) (*liveConn, error) {
 	r := c.Request()
-	if err := s.allowRead(r); err != nil {
-		return nil, err
-	}
-	key, err := s.bearer(r) // reads may be open, but a key that is sent must be good
+	key, err := s.liveKey(r)
 	if err != nil {
 		return nil, err
 	}
@@ -167,6 +167,15 @@ func (s *Server) newLiveConn(c echo.Context) (*liveConn, error) {
 		return nil, err
 	}
 	return conn, nil
+}
+
+// liveKey returns the API key of a request that may read, nil where it has none. Reads may be open, but a key that is sent must
+// be good.
+func (s *Server) liveKey(r *http.Request) (*shortline.Key, error) {
+	if err := s.allowRead(r); err != nil {
+		return nil, err
+	}
+	return s.bearer(r)
 }
 
 // addressOf is what connections of one client have in common: an IPv4 address, or the /64 that one household has of IPv6.

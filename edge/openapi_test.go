@@ -32,7 +32,7 @@ func TestDocumentIsValid(t *testing.T) {
 }
 
 // undocumented are the paths of the public port that the document leaves out: they serve the document itself.
-var undocumented = []string{"/", "/docs", "/openapi.json", "/problems/not-found"}
+var undocumented = []string{"/", "/docs", "/openapi.json", "/shortline.js", "/problems/not-found"}
 
 // TestDocumentHasEveryRoute asks for every call of the document, and with every other method on its path; and for every
 // call of the contract whether it is in both or in neither.
@@ -246,7 +246,7 @@ func TestProblemPages(t *testing.T) {
 
 func TestDocumentsAreCached(t *testing.T) {
 	n := newTestNode(t)
-	for _, path := range []string{"/docs", "/openapi.json"} {
+	for _, path := range []string{"/docs", "/openapi.json", "/shortline.js"} {
 		rep := n.get(t, path).want(t, 200)
 		tag := rep.header.Get("ETag")
 		if tag == "" || !strings.Contains(rep.header.Get("Cache-Control"), "max-age") {
