@@ -20,9 +20,14 @@ export CGO_ENABLED = 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run: build ## start one node with demo data on this machine (DATA=folder, ARGS=more flags)
-	@echo "==> bin/shortline serve --demo --simulate --data $(DATA) $(ARGS)"
-	@exec bin/shortline serve --demo --simulate --data "$(DATA)" $(ARGS)
+run: build ## start three regions with demo data on this machine, or one node where PostgreSQL and Redis cannot be had (ONE=1: one node)
+	@if [ -z "$(ONE)" ] && scripts/setup redis postgres; then \
+		echo "==> bin/shortline planet --simulate $(ARGS)"; \
+		exec bin/shortline planet --simulate $(ARGS); \
+	fi; \
+	[ -n "$(ONE)" ] || echo "==> without PostgreSQL and Redis: one node instead of three regions"; \
+	echo "==> bin/shortline serve --demo --simulate --data $(DATA) $(ARGS)"; \
+	exec bin/shortline serve --demo --simulate --data "$(DATA)" $(ARGS)
 
 build: ## build bin/shortline
 	@scripts/setup go cc

@@ -27,7 +27,9 @@ const planetHelp = `Run whole regions on this machine, from the PostgreSQL (15 o
 (7 or newer) that are installed: for each region a Postgres, a Redis Cluster of
 three masters, and edge nodes. The first region's Postgres is the primary, the
 others are its streaming standbys; a commit waits for one of them (--async does
-not). All of it listens on loopback, on ports that are free.
+not). Database agents, gossip and the control plane run as they do anywhere: kill
+a region, and another takes over. Two regions get a witness. All of it listens on
+loopback, on ports that are free.
 
 It prints every address to stderr, what the parts print with their name before
 each line, and "ready URL" to stdout once all regions serve. DIR/planet.json
@@ -230,4 +232,33 @@ func printPlanet(w io.Writer, p *planet.Planet, keep bool) {
 	_ = t.Flush()
 	kept := cmp.Or(map[bool]string{true: ", kept"}[keep], ", removed at the end")
 	_, _ = fmt.Fprintf(w, "\n  folder     %s%s\n  for tools  %s\n  admin key  %s\n\n", p.Dir(), kept, p.File(), p.AdminKey())
+	if len(p.Regions()) > 1 {
+		suggestPlanet(w, p)
+	}
+}
+
+// suggestPlanet tells newcomers what to try, ready to be pasted: ask, move the primary, and kill the region that takes writes.
+func suggestPlanet(w io.Writer, p *planet.Planet) {
+	first, last := p.Regions()[0], p.Regions()[len(p.Regions())-1]
+	kill := "kill -9"
+	for _, n := range first.Nodes {
+		kill += fmt.Sprintf(" %d", n.PID())
+	}
+	kill += fmt.Sprintf(" %d", first.Postgres.PID())
+	admin := last.Nodes[0].Admin()
+	_, _ = fmt.Fprintf(w, `  Try, in another terminal:
+
+    curl '%s/v1/nearby?lat=40.7580&lng=-73.9855&radius=2km'
+    %s      # every process of %s: another region takes over in some seconds
+    %s region list --admin-server %s
+
+`, last.Nodes[0].API(), kill, first.ID, programName(), admin)
+}
+
+// programName is how this program was called, for lines to paste.
+func programName() string {
+	if strings.ContainsRune(os.Args[0], '/') {
+		return shellQuote(os.Args[0])
+	}
+	return "shortline"
 }
