@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/internal/planet"
@@ -69,4 +70,39 @@ func benchCommits(b *testing.B, s *Store, lanes, n int) {
 	for range lanes {
 		check(b, <-failed)
 	}
+}
+
+// BenchmarkPrune drops changes that are too old; an operation is one of them. wal-B/op is what that writes to the log, beside
+// committed-wal-B/op, which is what a queue update had cost before (batches of 500).
+func BenchmarkPrune(b *testing.B) {
+	p := startServer(b, planet.PostgresConfig{Name: "prune"})
+	name := newDatabase(b, p)
+	old := time.Now().Add(-2 * time.Hour)
+	s := openStore(b, Config{Write: p.DSN(owner, name), Now: func() time.Time { return old }}, mutantNone)
+	conn := connect(b, p, name)
+	position := func() (lsn int64) {
+		check(b, conn.QueryRow(deadline(b), sqlInsertLSN).Scan(&lsn))
+		return lsn
+	}
+	for first := 0; first < 5000; first += 500 {
+		var items []replication.Item
+		for i := range 500 {
+			items = append(items, put(shortline.StoreID(fmt.Sprintf("s%05d", first+i)), "S"))
+		}
+		commitAll(b, s, items...)
+	}
+	before := position()
+	for done := 0; done < b.N; done += 500 {
+		var items []replication.Item
+		for i := range min(500, b.N-done) {
+			items = append(items, length(shortline.StoreID(fmt.Sprintf("s%05d", (done+i)%5000)), i))
+		}
+		commitAll(b, s, items...)
+	}
+	committed := position()
+	b.ResetTimer()
+	check(b, s.Prune(context.Background(), time.Now().Add(-time.Hour), old))
+	b.StopTimer()
+	b.ReportMetric(float64(committed-before)/float64(b.N), "committed-wal-B/op")
+	b.ReportMetric(float64(position()-committed)/float64(b.N), "wal-B/op")
 }

@@ -16,7 +16,7 @@
 // server itself or a pooler that pools sessions.
 //
 // Space: Prune deletes changes and idempotency rows, some thousand a transaction, and leaves it to autovacuum to free the
-// space for later ones. Dropping whole partitions would be cheaper and is not done yet. Rollups and tombstones stay.
+// space for later ones. Rollups and tombstones stay.
 package postgres
 
 import (
