@@ -34,7 +34,7 @@ type liveClients struct {
 	messages            atomic.Int64
 	ages                [20_001]atomic.Int64 // of messages, by 50 µs
 	subscribed          atomic.Int64
-	lost, moved, moving atomic.Int64
+	lost, moved atomic.Int64
 	gate                chan struct{} // stalled ones read once it is closed
 	talks               sync.WaitGroup
 	all                 []*liveClient

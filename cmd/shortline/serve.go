@@ -372,6 +372,9 @@ func (n *node) run(ctx context.Context, public, admin net.Listener) error {
 	}
 	if n.cache != nil {
 		group.Go(func() error { return n.cache.Run(following) })
+		if n.control.plane != nil {
+			group.Go(func() error { return n.followLineage(following) })
+		}
 	}
 	if n.keeper != nil {
 		use(func() error { return n.keeper.Run(alive) })

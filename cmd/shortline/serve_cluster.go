@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shortline/shortline"
@@ -42,6 +44,27 @@ func (s *clusterSettings) validate() error {
 	return errors.Join(faults...)
 }
 
+// firstLineage is that of a database whose history never forked.
+const firstLineage = 1
+
+// followLineage tells the cache of forks, until ctx ends: values that were cached before one may be of writes that are lost. It waits
+// until the region's database follows the new history, since what is read from it afterwards counts as of the new lineage.
+func (n *node) followLineage(ctx context.Context) error {
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		state, applied := n.control.plane.state(), n.feed.Applied()
+		if state != nil && applied != nil && state.Epoch == state.PrimaryEpoch && applied.Token.Epoch >= state.PrimaryEpoch {
+			n.cache.SetLineage(firstLineage + state.Generation)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
 // newCache puts Redis Cluster before the database, for details. It is nil where no Redis is named, or it is not known yet
 // which database this is.
 func (n *node) newCache(ctx context.Context, catalog *edge.Catalog, r prometheus.Registerer) (*rediscache.Cache, error) {
@@ -54,7 +77,7 @@ func (n *node) newCache(ctx context.Context, catalog *edge.Catalog, r prometheus
 		return nil, nil
 	}
 	return rediscache.New(ctx, rediscache.Config{
-		Addrs: s.redis, Password: s.redisPassword, Deployment: shortline.StoreID(s.deployment), Database: shortline.StoreID(n.deployment), Lineage: 1,
+		Addrs: s.redis, Password: s.redisPassword, Deployment: shortline.StoreID(s.deployment), Database: shortline.StoreID(n.deployment), Lineage: firstLineage,
 		CellOf: catalog.CellOf, MinRev: catalog.Rev, Patient: true, Log: n.log, Registerer: r}, n.store)
 }
 
