@@ -74,6 +74,7 @@ type steering struct {
 	cfg    SteerConfig
 	region regions.ID
 	look   func() *regions.View
+	single bool                               // no other region is known, nor will be
 	geoIP  func(netip.Addr) (geo.Point, bool) // nil: none
 	relays *relayer
 
@@ -92,7 +93,7 @@ func newSteering(s *Server, deps *Deps, r prometheus.Registerer) *steering {
 	}
 	t.cfg.URL = strings.TrimSuffix(t.cfg.URL, "/")
 	if t.look == nil {
-		t.look = s.alone
+		t.look, t.single = s.alone, true
 	}
 	r.MustRegister(t.steered)
 	return t
@@ -227,7 +228,7 @@ func cutParameter(raw, name string) (rest string, found bool) {
 // better sets headers that tell a region which should serve the client rather than this one. It returns where to redirect
 // to, empty if the request is to be served here. A request that is fixed has been sent here by another region and stays.
 func (s *steering) better(r *http.Request, h http.Header, fixed bool) string {
-	if s.cfg.Steer == SteerOff {
+	if s.cfg.Steer == SteerOff || s.single {
 		return ""
 	}
 	v := s.look()
