@@ -30,14 +30,14 @@ type liveClients struct {
 	numbers    bool // stores are called by their number
 	stores     int
 
-	counting            atomic.Bool
-	messages            atomic.Int64
-	ages                [20_001]atomic.Int64 // of messages, by 50 µs
-	subscribed          atomic.Int64
+	counting    atomic.Bool
+	messages    atomic.Int64
+	ages        [20_001]atomic.Int64 // of messages, by 50 µs
+	subscribed  atomic.Int64
 	lost, moved atomic.Int64
-	gate                chan struct{} // stalled ones read once it is closed
-	talks               sync.WaitGroup
-	all                 []*liveClient
+	gate        chan struct{} // stalled ones read once it is closed
+	talks       sync.WaitGroup
+	all         []*liveClient
 }
 
 const ageStep = 50 // µs
