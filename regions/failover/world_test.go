@@ -683,7 +683,10 @@ func (r *remote) Promote(ctx context.Context, o regions.Order, epoch uint64) (re
 		}
 		return nil
 	})
-	return p, err
+	if err != nil { // the command may still be carried out, and p be written
+		return regions.Promotion{}, err
+	}
+	return p, nil
 }
 
 func (r *remote) Follow(ctx context.Context, o regions.Order, primary regions.ID, fork regions.LSN) (regions.DatabaseStatus, error) {
