@@ -65,6 +65,10 @@ type socket struct {
 func dialLive(t testing.TB, base string, headers ...string) *socket {
 	t.Helper()
 	s, res := tryLive(t, base, headers...)
+	// The hub starts beside the ports: a node that was started a moment ago may say that it is not ready.
+	for end := time.Now().Add(patience); res.StatusCode == http.StatusServiceUnavailable && time.Now().Before(end); s, res = tryLive(t, base, headers...) {
+		time.Sleep(time.Millisecond)
+	}
 	if res.StatusCode != http.StatusSwitchingProtocols {
 		body, _ := io.ReadAll(res.Body)
 		t.Fatalf("the handshake is answered %s: %s", res.Status, body)
