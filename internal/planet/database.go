@@ -1,9 +1,7 @@
 package planet
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -11,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -24,22 +21,19 @@ import (
 // (Kill, Pause, Stop, Start) is done to both; KillServer and PauseServer do it to PostgreSQL alone. Its methods may be called from several
 // goroutines.
 type Database struct {
-	server // the agent's process; PostgreSQL is a descendant
-	planet *Planet
-	region *Region
-	dir    string
-	addr   *reservation
-	agent  *reservation
-
-	readyMu sync.Mutex
-	ready   chan struct{} // guarded by readyMu: closed when the agent's process has printed its ready line
+	program // the agent; PostgreSQL is a descendant
+	planet  *Planet
+	region  *Region
+	dir     string
+	addr    *reservation
+	agent   *reservation
 }
 
 // databaseStop is how long an agent may take to stop its server before both are killed.
 const databaseStop = 40 * time.Second
 
 func (p *Planet) newDatabase(r *Region) (*Database, error) {
-	d := &Database{planet: p, region: r, dir: filepath.Join(p.files, string(r.ID), "db"), ready: make(chan struct{})}
+	d := &Database{planet: p, region: r, dir: filepath.Join(p.files, string(r.ID), "db")}
 	d.name, d.guard, d.death = string(r.ID)+"-db", p.guard, syscall.SIGKILL
 	d.out = newOutput(d.name, p.out)
 	d.out.each = d.heard
@@ -56,15 +50,7 @@ func (p *Planet) newDatabase(r *Region) (*Database, error) {
 }
 
 func (d *Database) heard(line string) (show bool) {
-	if strings.HasPrefix(line, "ready ") {
-		d.readyMu.Lock()
-		defer d.readyMu.Unlock()
-		select {
-		case <-d.ready:
-		default:
-			close(d.ready)
-		}
-	}
+	d.program.heard(line)
 	return line != ""
 }
 
@@ -84,22 +70,7 @@ func (d *Database) start(ctx context.Context) error {
 	cmd.Dir = filepath.Dir(d.dir)
 	cmd.Env = append(cleanEnv(), "SHORTLINE_CLUSTER_KEY="+d.planet.clusterKey, "SHORTLINE_DB_PASSWORD="+d.planet.password)
 	cmd.Env = append(cmd.Env, d.planet.o.Env...)
-	d.readyMu.Lock()
-	ready := make(chan struct{})
-	d.ready = ready
-	d.readyMu.Unlock()
-	proc, err := d.launch(cmd)
-	if err != nil {
-		return err
-	}
-	select {
-	case <-ready:
-		return nil
-	case <-proc.exited:
-		return fmt.Errorf("start %s: it ended: %w%s", d.name, cmp.Or(proc.err, errors.New("exit status 0")), d.out.last())
-	case <-ctx.Done():
-		return fmt.Errorf("wait until %s is ready: %w%s", d.name, context.Cause(ctx), d.out.last())
-	}
+	return d.run(ctx, cmd)
 }
 
 // databaseArgs is the one place that knows the flags of `shortline db`.
@@ -144,7 +115,7 @@ func (d *Database) Stop() error { return d.end(syscall.SIGTERM, databaseStop) }
 // Kill ends the agent and PostgreSQL with SIGKILL, as a crash of their machine would, and waits until they are gone.
 func (d *Database) Kill() {
 	pid := d.ServerPID()
-	d.server.Kill()
+	d.program.Kill()
 	// PostgreSQL is not this process's child: whoever inherits it takes note of its end a moment later.
 	for deadline := time.Now().Add(5 * time.Second); pid != 0 && syscall.Kill(pid, 0) == nil && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
@@ -240,7 +211,7 @@ func (p *Planet) schemaFile() string { return filepath.Join(p.dir, "roles.sql") 
 
 // newWitness makes a voter without data, for two regions.
 func (p *Planet) newWitness() (*Node, error) {
-	n := &Node{planet: p, region: &Region{ID: witnessID}, number: 1, ready: make(chan struct{})}
+	n := &Node{planet: p, region: &Region{ID: witnessID}, number: 1}
 	n.name, n.guard, n.death = string(witnessID), p.guard, syscall.SIGKILL
 	n.out = newOutput(n.name, p.out)
 	n.out.each = n.heard

@@ -1,16 +1,13 @@
 package planet
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -19,7 +16,7 @@ import (
 
 // Node is one `shortline serve`. Its methods may be called from several goroutines.
 type Node struct {
-	server
+	program
 	planet  *Planet
 	region  *Region
 	number  int // within the region, from 1
@@ -29,16 +26,13 @@ type Node struct {
 	cluster *reservation
 	gossip  *reservation
 	control *reservation // nil where the node is no voter
-
-	readyMu sync.Mutex
-	ready   chan struct{} // guarded by readyMu: closed when the process has printed its ready line; another one for each process
 }
 
 // nodeStop is how long a node may take to end before it is killed: it lets requests finish for 3 s.
 const nodeStop = 15 * time.Second
 
 func (p *Planet) newNode(r *Region, number int) (*Node, error) {
-	n := &Node{planet: p, region: r, number: number, ready: make(chan struct{})}
+	n := &Node{planet: p, region: r, number: number}
 	n.name, n.guard, n.death = fmt.Sprintf("%s-%d", r.ID, number), p.guard, syscall.SIGKILL
 	n.out = newOutput(n.name, p.out)
 	n.out.each = n.heard
@@ -73,15 +67,7 @@ func (n *Node) Admin() string { return "http://" + n.admin.addr() }
 
 // heard looks for the ready line, and drops the hints that a node has for whoever started it by hand.
 func (n *Node) heard(line string) (show bool) {
-	if strings.HasPrefix(line, "ready ") {
-		n.readyMu.Lock()
-		defer n.readyMu.Unlock()
-		select {
-		case <-n.ready:
-		default:
-			close(n.ready)
-		}
-	}
+	n.program.heard(line)
 	return line != "" && !strings.HasPrefix(line, "  ")
 }
 
@@ -95,22 +81,7 @@ func (n *Node) start(ctx context.Context) error {
 	cmd.Dir = n.dir
 	cmd.Env = append(cleanEnv(), settings.env...)
 	cmd.Env = append(cmd.Env, n.planet.o.Env...)
-	n.readyMu.Lock()
-	ready := make(chan struct{})
-	n.ready = ready
-	n.readyMu.Unlock()
-	proc, err := n.launch(cmd)
-	if err != nil {
-		return err
-	}
-	select {
-	case <-ready:
-		return nil
-	case <-proc.exited:
-		return fmt.Errorf("start %s: it ended: %w%s", n.name, cmp.Or(proc.err, errors.New("exit status 0")), n.out.last())
-	case <-ctx.Done():
-		return fmt.Errorf("wait until %s serves: %w%s", n.name, context.Cause(ctx), n.out.last())
-	}
+	return n.run(ctx, cmd)
 }
 
 // Restart stops the node if it runs and starts it with the same addresses and folder. It returns when the node serves.
