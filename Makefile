@@ -15,7 +15,7 @@ VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 export CGO_ENABLED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench fuzz clean
+.PHONY: help run build console test check bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,11 @@ build: ## build bin/shortline
 	@scripts/setup go cc
 	@echo "==> building bin/shortline $(VERSION)"
 	@$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/shortline ./cmd/shortline
+
+console: ## build the map console from edge/console/src into edge/console/dist, which the binary embeds
+	@scripts/setup node
+	@echo "==> npm ci, npm run check, npm run build in edge/console"
+	@cd edge/console && npm ci --silent --no-audit --no-fund && npm run --silent check && npm run --silent build
 
 # Tests that need PostgreSQL, Redis or Chromium skip where these are missing; here they have been installed, so that would be a fault.
 test check: export SHORTLINE_REQUIRE_SERVERS = 1
@@ -53,6 +58,12 @@ check: ## all that a change must pass: format, vet, staticcheck, go.mod, tests w
 	@$(GO) run $(STATICCHECK) ./...
 	@echo "==> go mod tidy -diff"
 	@$(GO) mod tidy -diff || { echo "go.mod or go.sum is not tidy (run: go mod tidy)"; exit 1; }
+	@if [ -n "$$CI" ] || scripts/setup node 2>/dev/null; then \
+		scripts/setup node && echo "==> the built console is what its sources give" && \
+		cd edge/console && npm ci --silent --no-audit --no-fund && npm run --silent check && npm run --silent verify; \
+	else \
+		echo "==> no Node.js: not checked that the built console is what its sources give"; \
+	fi
 	@echo "==> go test -race ./..."
 	@$(GO) test -race -timeout $(TIMEOUT) ./...
 

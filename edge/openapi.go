@@ -279,7 +279,6 @@ func (s *Server) documentRoutes() []route {
 		}
 	}
 	return []route{
-		{method: http.MethodGet, path: "/", handler: func(c echo.Context) error { return c.Redirect(http.StatusFound, "/docs") }},
 		{method: http.MethodGet, path: "/openapi.json", handler: fixed("application/json", func() []byte { return s.docs.openapi })},
 		{method: http.MethodGet, path: "/docs", handler: fixed("text/html; charset=utf-8", func() []byte { return s.docs.page })},
 		{method: http.MethodGet, path: "/shortline.js", handler: s.serveModule()},

@@ -31,7 +31,7 @@ func TestDocumentIsValid(t *testing.T) {
 	}
 }
 
-// undocumented are the paths of the public port that the document leaves out: they serve the document itself.
+// undocumented are the paths of the public port that the document leaves out: they serve the document itself, and the console.
 var undocumented = []string{"/", "/docs", "/openapi.json", "/shortline.js", "/problems/not-found"}
 
 // TestDocumentHasEveryRoute asks for every call of the document, and with every other method on its path; and for every

@@ -219,6 +219,11 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s.register(e, s.documentRoutes())
+	pages, err := s.consoleRoutes()
+	if err != nil {
+		return nil, err
+	}
+	s.register(e, pages)
 	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(1024), gzhttp.SuffixETag("-gzip"))
 	if err != nil {
 		return nil, fmt.Errorf("set up compression: %w", err)

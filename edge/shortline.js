@@ -107,6 +107,17 @@ export class Shortline {
     this.servers = [this.server];
     /** @type {string} the newest place in history seen: later reads do not go back behind it */
     this.token = "";
+    /** @type {string} the region that gave the last answer, empty before the first */
+    this.region = "";
+  }
+
+  /**
+   * Any read of the service, wherever it can be answered: `get("/v1/stores/berlin-7/stats")`.
+   * @param {string} path with its query
+   * @returns {Promise<any>}
+   */
+  get(path) {
+    return this.#call("GET", path);
   }
 
   /**
@@ -208,6 +219,7 @@ export class Shortline {
     const answer = await response.json().catch(() => null);
     if (!response.ok) throw new ShortlineProblem(answer, response.status);
     this.token = response.headers.get("Shortline-Token") ?? this.token;
+    this.region = response.headers.get("Shortline-Region") ?? this.region;
     return answer;
   }
 }

@@ -1,0 +1,1 @@
+function e(e){throw Error(`no WebGL`)}export{e as createCanvasMap};

@@ -1,0 +1,5 @@
+import type { ViewProps } from "..";
+
+export default function People(_: ViewProps) {
+  return <p>…</p>;
+}
