@@ -135,7 +135,9 @@ func (s *Server) satisfy(ctx context.Context, t replication.Token, have bool) er
 func (s *Server) wait(ctx context.Context, until func(context.Context) error) error {
 	bounded, cancel := context.WithTimeout(ctx, s.cfg.SessionWait)
 	defer cancel()
+	began := time.Now()
 	err := until(bounded)
+	s.metrics.waited(err, time.Since(began))
 	if errors.Is(err, ErrNotPrimary) && ctx.Err() == nil {
 		return &apiError{kind: kindNoPrimary, detail: "nobody could tell within " + s.cfg.SessionWait.String() + " what is committed; read with consistency=eventual, or try again",
 			retryAfter: time.Second, cause: err}

@@ -200,6 +200,9 @@ func newForwardMetrics(r prometheus.Registerer, f *Forwarder) *forwardMetrics {
 			Name: "shortline_forward_seconds", Help: "Time from a write's arrival until it was answered.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}),
 	}
+	for _, kind := range []peerError{"no-primary", peerOverloaded, peerUnknown, peerExpired, peerFailed} {
+		m.failed.WithLabelValues(string(kind))
+	}
 	if r != nil {
 		held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "shortline_forward_held", Help: "Writes held because no node of the primary region takes them."}, func() float64 {

@@ -17,6 +17,8 @@ import (
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shortline/shortline/replication"
 )
 
 // Headers of our own.
@@ -107,6 +109,7 @@ type metrics struct {
 	seconds  *prometheus.HistogramVec
 	inFlight atomic.Int64
 	answered atomic.Uint64
+	waits    *prometheus.HistogramVec
 	// series remembers the two metrics of a (method, route, status), so that a request does not look labels up.
 	series sync.Map // seriesKey -> *series
 }
@@ -129,6 +132,12 @@ func newMetrics(r prometheus.Registerer, catalog *Catalog) *metrics {
 			Name: "shortline_http_request_seconds", Help: "Time to answer, by route.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"method", "route"}),
 	}
+	m.waits = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "shortline_read_wait_seconds", Help: "How long reads waited for memory to have what their token or strong consistency asks for, by what came of it; those that had it at once are not counted.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}}, []string{"result"})
+	for _, result := range []string{"ok", "behind", "lost", "failed"} {
+		m.waits.WithLabelValues(result)
+	}
 	gauge := func(name, help string, value func(*state) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
 			if st := catalog.current.Load(); st != nil {
@@ -137,7 +146,7 @@ func newMetrics(r prometheus.Registerer, catalog *Catalog) *metrics {
 			return 0
 		})
 	}
-	r.MustRegister(m.requests, m.seconds,
+	r.MustRegister(m.requests, m.seconds, m.waits,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shortline_http_requests_in_flight", Help: "Requests being answered."},
 			func() float64 { return float64(m.inFlight.Load()) }),
 		gauge("shortline_stores", "Stores in the index.", func(st *state) float64 { return float64(st.stores.Load()) }),
@@ -149,6 +158,20 @@ func newMetrics(r prometheus.Registerer, catalog *Catalog) *metrics {
 
 // Requests is how many requests this node has answered so far, on both ports.
 func (s *Server) Requests() uint64 { return s.metrics.answered.Load() }
+
+// waited counts one read that had to wait.
+func (m *metrics) waited(err error, d time.Duration) {
+	result := "failed"
+	switch {
+	case err == nil:
+		result = "ok"
+	case errors.Is(err, replication.ErrTokenLost):
+		result = "lost"
+	case errors.Is(err, context.DeadlineExceeded):
+		result = "behind"
+	}
+	m.waits.WithLabelValues(result).Observe(d.Seconds())
+}
 
 // done counts one request. A path that no route has is counted under one name, and so are odd methods: labels are bounded.
 func (m *metrics) done(method, route string, status int, d time.Duration) {

@@ -88,6 +88,12 @@ func NewPeer(cfg PeerConfig) (*Peer, error) {
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shortline_peer_writes_total", Help: "Writes from other nodes, by what became of them."}, []string{"result"}),
 	}
+	for _, kind := range []peer.Kind{"ok", peerNotPrimary, peerOverloaded, peerUnauthorized} {
+		p.requests.WithLabelValues(string(kind))
+	}
+	for _, kind := range []peer.Kind{"ok", peerNotPrimary, peerOverloaded, peerExpired, peerMismatch, peerFailed, peerUnknown} {
+		p.writes.WithLabelValues(string(kind))
+	}
 	if r := cfg.Registerer; r != nil {
 		r.MustRegister(p.requests, p.writes)
 	}

@@ -45,6 +45,7 @@ type Router struct {
 	tenure      atomic.Pointer[tenure]
 	held, bytes atomic.Int64
 	retries     prometheus.Counter
+	writes      map[peerError]prometheus.Counter
 }
 
 // tenure is a time in which a region is the primary in one epoch.
@@ -69,8 +70,14 @@ func NewRouter(cfg RouterConfig) *Router {
 	}
 	r := &Router{cfg: cfg, retries: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "shortline_write_retries_total", Help: "Further attempts of writes that this node's database did not take, or whose outcome was unknown."})}
+	writes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "shortline_writes_total", Help: "Writes of this node's clients, wherever they were made durable, by what became of them."}, []string{"result"})
+	r.writes = map[peerError]prometheus.Counter{}
+	for _, result := range []peerError{writeDone, writeRefused, writeReplayed, writeNoPrimary, peerOverloaded, peerUnknown, peerExpired, peerClosed, peerFailed} {
+		r.writes[result] = writes.WithLabelValues(string(result))
+	}
 	if cfg.Registerer != nil {
-		cfg.Registerer.MustRegister(r.retries, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		cfg.Registerer.MustRegister(r.retries, writes, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "shortline_writes_held", Help: "Items held because this node's database takes no writes."}, func() float64 { return float64(r.held.Load()) }))
 	}
 	r.look()
@@ -131,8 +138,32 @@ func (r *Router) Submit(ctx context.Context, w replication.Write) (replication.R
 		if own { // the client sent no key; that it took several attempts is nothing to it
 			o.result.Replayed = false
 		}
+		r.count(&o)
 		return o.result, o.token, o.err
 	}
+}
+
+// Results of writes beside the kinds of errors.
+const (
+	writeDone      peerError = "ok"
+	writeReplayed  peerError = "replayed" // the answer to an earlier request with the same key
+	writeRefused   peerError = "refused"  // what it asks for cannot be: a store that is not there, a key used for something else
+	writeNoPrimary peerError = "no-primary"
+)
+
+func (r *Router) count(o *forwardOutcome) {
+	result := writeDone
+	switch {
+	case errors.Is(o.err, ErrNoPrimary), errors.Is(o.err, ErrNotPrimary):
+		result = writeNoPrimary
+	case o.err != nil:
+		result = errorKind(o.err)
+	case o.result.Err != nil:
+		result = writeRefused
+	case o.result.Replayed:
+		result = writeReplayed
+	}
+	r.writes[result].Inc()
 }
 
 // attempts are those of one write.

@@ -85,6 +85,9 @@ func newSteering(s *Server, deps *Deps, r prometheus.Registerer) *steering {
 	t := &steering{cfg: s.cfg.Steer, region: regions.ID(s.cfg.Region), look: deps.View, geoIP: deps.GeoIP, relays: newRelayer(),
 		steered: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shortline_steered_total", Help: "Reads of clients that another region should serve, by what was done: hint, redirect, relay, relay_failed."}, []string{"how"})}
+	for _, how := range []string{"hint", "redirect", "relay", "relay_failed"} {
+		t.steered.WithLabelValues(how)
+	}
 	if t.cfg.Steer == "" {
 		t.cfg.Steer = SteerHint
 	}

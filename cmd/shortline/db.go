@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -173,16 +172,21 @@ func (a *app) db(ctx context.Context, s *dbSettings) error {
 	if err != nil {
 		return err
 	}
+	log = introduce(log, s.region, s.region+"-db")
 	verifier, err := peer.NewVerifier(s.clusterKey, nil)
 	if err != nil {
 		return err
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry := a.newRegistry(s.region, s.region+"-db", log)
 	db, err := s.open(a.stderr, log, registry)
 	if err != nil {
 		return err
 	}
+	data := ""
+	if s.driver == "sql" {
+		data = s.cfg.Dir
+	}
+	registry.MustRegister(agent.StatusCollector(db, data))
 	commands, err := listen("agent-listen", s.listen)
 	if err != nil {
 		return err

@@ -150,21 +150,6 @@ func (s *serveSettings) validate() error {
 	return joinFaults(faults)
 }
 
-func newLogger(w io.Writer, level, form string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("--log-level %q is not debug, info, warn or error", level)
-	}
-	options := &slog.HandlerOptions{Level: l}
-	switch form {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, options)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, options)), nil
-	}
-	return nil, fmt.Errorf("--log-format %q is not text or json", form)
-}
-
 // serve runs a node until ctx ends. It opens what can fail first, so that a wrong address costs nothing, and everything
 // that it opened is closed in the opposite order.
 func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
@@ -175,6 +160,7 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 	if err != nil {
 		return err
 	}
+	log = introduce(log, s.edge.Region, s.name())
 	if s.witness {
 		return a.serveWitness(ctx, s, log)
 	}
@@ -191,7 +177,7 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 	if s.edge.Steer.URL == "" {
 		s.edge.Steer.URL = "http://" + s.advertised(public.Addr())
 	}
-	registry := a.newRegistry()
+	registry := a.newRegistry(s.edge.Region, s.name(), log)
 	control, err := s.wire(log, registry)
 	if err != nil {
 		return err
@@ -205,6 +191,9 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	if c, ok := store.(prometheus.Collector); ok {
+		registry.MustRegister(c)
+	}
 
 	n, err := newNode(ctx, a, s, log, registry, store, lanes, control)
 	if err != nil {
@@ -317,11 +306,17 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, re
 }
 
 // newRegistry has what every process tells of itself.
-func (a *app) newRegistry() *prometheus.Registry {
+func (a *app) newRegistry(region, node string, log *slog.Logger) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
-	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "shortline_build_info", Help: "1; the version is a label.", ConstLabels: prometheus.Labels{"version": a.version}})
-	build.Set(1)
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build)
+	info := func(name, help string, labels prometheus.Labels) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 { return 1 })
+	}
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		info("shortline_build_info", "1; the version is a label.", prometheus.Labels{"version": a.version}),
+		info("shortline_node_info", "1; the labels say which region and which process this is.", prometheus.Labels{"region": region, "node": node}))
+	if h, ok := log.Handler().(*logHandler); ok {
+		h.counts.register(registry)
+	}
 	return registry
 }
 

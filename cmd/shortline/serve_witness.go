@@ -14,7 +14,7 @@ import (
 
 // serveWitness runs a voter that has no stores, until ctx ends. Its admin port has what monitoring asks for.
 func (a *app) serveWitness(ctx context.Context, s *serveSettings, log *slog.Logger) error {
-	registry := a.newRegistry()
+	registry := a.newRegistry(s.edge.Region, s.name(), log)
 	admin, err := listen("admin-listen", s.admin)
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ type Database struct {
 	dir     string
 	addr    *reservation
 	agent   *reservation
+	metrics *reservation
 }
 
 // databaseStop is how long an agent may take to stop its server before both are killed.
@@ -40,12 +41,12 @@ func (p *Planet) newDatabase(r *Region) (*Database, error) {
 	if err := os.MkdirAll(filepath.Dir(d.dir), 0o755); err != nil {
 		return nil, err
 	}
-	ports, err := reserve(2)
+	ports, err := reserve(3)
 	if err != nil {
 		return nil, err
 	}
 	p.reserved = append(p.reserved, ports...)
-	d.addr, d.agent = ports[0], ports[1]
+	d.addr, d.agent, d.metrics = ports[0], ports[1], ports[2]
 	return d, nil
 }
 
@@ -76,7 +77,7 @@ func (d *Database) start(ctx context.Context) error {
 // databaseArgs is the one place that knows the flags of `shortline db`.
 func (p *Planet) databaseArgs(d *Database) ([]string, error) {
 	args := []string{"db", "--region", string(d.region.ID), "--db-dir", d.dir, "--db-bound",
-		"--postgres-listen", d.addr.addr(), "--agent-listen", d.agent.addr(), "--db-init-sql", p.schemaFile()}
+		"--postgres-listen", d.addr.addr(), "--agent-listen", d.agent.addr(), "--agent-metrics-listen", d.metrics.addr(), "--db-init-sql", p.schemaFile()}
 	if d.region.ID == p.first() {
 		args = append(args, "--db-init")
 	} else {
@@ -127,6 +128,9 @@ func (d *Database) Addr() string { return d.addr.addr() }
 
 // Agent is the address at which the agent takes commands.
 func (d *Database) Agent() string { return d.agent.addr() }
+
+// Admin is the base URL at which the agent tells its metrics and whether it is ready.
+func (d *Database) Admin() string { return "http://" + d.metrics.addr() }
 
 // Data is the server's data folder.
 func (d *Database) Data() string { return filepath.Join(d.dir, "data") }

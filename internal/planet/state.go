@@ -22,7 +22,8 @@ type state struct {
 }
 
 type processState struct {
-	PID *int `json:"pid"`
+	Admin string `json:"admin"`
+	PID   *int   `json:"pid"`
 }
 
 type regionState struct {
@@ -56,12 +57,12 @@ type serverState struct {
 func (p *Planet) stateLocked() state {
 	s := state{AdminKey: p.key, Primary: cmp.Or(p.primary, p.first())}
 	if p.witness != nil {
-		s.Witness = &processState{pidOf(&p.witness.server)}
+		s.Witness = &processState{p.witness.Admin(), pidOf(&p.witness.server)}
 	}
 	for _, r := range p.regions {
 		rs := regionState{Name: r.ID, Lat: r.At.Lat, Lng: r.At.Lng,
 			Postgres: postgresState{serverState{r.Postgres.Addr(), nil}, r.Postgres.DSN(operatorRole, database), r.Postgres.Data()},
-			Agent:    processState{pidOf(&r.Postgres.server)}}
+			Agent:    processState{r.Postgres.Admin(), pidOf(&r.Postgres.server)}}
 		if pid := r.Postgres.ServerPID(); pid != 0 {
 			rs.Postgres.PID = &pid
 		}

@@ -383,6 +383,9 @@ func (p *Planet) AdminKey() string { return p.key }
 // Regions are the regions in the order in which they were named.
 func (p *Planet) Regions() []*Region { return slices.Clone(p.regions) }
 
+// Witness is the voter without data, nil where there is none.
+func (p *Planet) Witness() *Node { return p.witness }
+
 // Region is the one with that name, or nil.
 func (p *Planet) Region(id regions.ID) *Region {
 	for _, r := range p.regions {

@@ -207,7 +207,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, tools: t, busy: make(chan struct{}, 1), jobs: make(chan *job, 1)}
 	a.busy <- struct{}{}
-	a.metrics = newMetrics(cfg.Registerer, a)
+	a.metrics = newMetrics(cfg.Registerer)
 	return a, nil
 }
 

@@ -4,8 +4,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/shortline/shortline/regions"
 )
 
 type metrics struct {
@@ -16,7 +14,7 @@ type metrics struct {
 	lost     prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer, a *Agent) *metrics {
+func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		starts:   prometheus.NewCounter(prometheus.CounterOpts{Name: "shortline_db_starts_total", Help: "Starts of the PostgreSQL server."}),
 		commands: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shortline_db_commands_total", Help: "Commands of controllers, by what came of them."}, []string{"command", "outcome"}),
@@ -25,21 +23,19 @@ func newMetrics(r prometheus.Registerer, a *Agent) *metrics {
 		rejoins: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shortline_db_rejoins_total", Help: "Attempts to make the server a standby again, by what came of them."}, []string{"outcome"}),
 		lost:    prometheus.NewCounter(prometheus.CounterOpts{Name: "shortline_db_lost_writes_total", Help: "Changes that only this server had and that were exported before a rejoin."}),
 	}
+	for _, name := range []string{"detach", "read-only", "set-sync", "promote", "follow", "checkpoint"} {
+		m.seconds.WithLabelValues(name)
+		for _, outcome := range []string{"done", "refused"} {
+			m.commands.WithLabelValues(name, outcome)
+		}
+	}
+	for _, outcome := range []string{"done", "failed"} {
+		m.rejoins.WithLabelValues(outcome)
+	}
 	if r == nil {
 		return m
 	}
 	r.MustRegister(m.starts, m.commands, m.seconds, m.rejoins, m.lost)
-	for _, role := range []regions.Role{regions.RolePrimary, regions.RoleStandby, regions.RoleStarting, regions.RoleRejoin, regions.RoleDown} {
-		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shortline_db_role", Help: "1 for the role that the server had when it was last asked.",
-			ConstLabels: prometheus.Labels{"role": string(role)}}, func() float64 {
-			a.cache.mu.Lock()
-			defer a.cache.mu.Unlock()
-			if a.cache.last.Role == role {
-				return 1
-			}
-			return 0
-		}))
-	}
 	return m
 }
 

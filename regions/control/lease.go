@@ -118,6 +118,9 @@ func NewLease(cfg LeaseConfig, plane Plane) (*Lease, error) {
 	cfg = cfg.withDefaults()
 	l := &Lease{cfg: cfg, plane: plane, log: cfg.Log.With("part", "lease")}
 	l.renewals = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shortline_lease_renewals_total", Help: "Renewals of the write lease that this node asked for, by result."}, []string{"result"})
+	for _, result := range []string{"renewed", "waiting", "refused", "failed"} {
+		l.renewals.WithLabelValues(result)
+	}
 	l.took = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "shortline_lease_renewal_seconds", Help: "How long a renewal of the write lease took.", Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2}})
 	cfg.Registerer.MustRegister(l.renewals, l.took, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "shortline_lease_remaining_seconds", Help: "For how long this node may still acknowledge writes without another renewal; 0: it may not."},

@@ -2,6 +2,8 @@ package control
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shortline/shortline/regions"
 )
 
 type metrics struct {
@@ -32,6 +34,65 @@ func newMetrics(n *Node) *metrics {
 				return age.Seconds()
 			}
 			return -1
-		}))
+		}),
+		stateCollector{n})
 	return m
+}
+
+// desc describes a gauge of the agreed state; of_region is the region that it is about, not that of the node that tells it.
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+var (
+	descEpoch     = desc("shortline_control_epoch", "The newest epoch, as far as it is known here; 0: nothing is known.")
+	descDegraded  = desc("shortline_control_degraded", "1 while no standby has to confirm writes although one should, as far as it is known here.")
+	descSync      = desc("shortline_control_sync_members", "Members of the sync set, as far as it is known here.")
+	descOperation = desc("shortline_control_operation", "1 while a change of the primary is under way.")
+	descPaused    = desc("shortline_control_paused", "1 while the automation is paused.")
+	descUnacked   = desc("shortline_control_failover_unacknowledged", "1 while nobody has acknowledged the latest automatic failover; none happens within an hour of it until then.")
+	descPrimary   = desc("shortline_region_primary", "1 for the region that takes writes, as far as it is known here.", "of_region")
+	descDuty      = desc("shortline_region_state", "1 for the state that a region is in: active, draining or drained.", "of_region", "state")
+	descHeld      = desc("shortline_region_held", "1 for a region that came back from a failure and becomes primary only once somebody undrained it.", "of_region")
+)
+
+// stateCollector reads the agreed state when it is asked, at every node that follows it.
+type stateCollector struct{ n *Node }
+
+// Describe is part of prometheus.Collector.
+func (stateCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descEpoch, descDegraded, descSync, descOperation, descPaused, descUnacked, descPrimary, descDuty, descHeld} {
+		ch <- d
+	}
+}
+
+// Collect is part of prometheus.Collector.
+func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	flag := func(d *prometheus.Desc, on bool, labels ...string) {
+		if on {
+			gauge(d, 1, labels...)
+		} else {
+			gauge(d, 0, labels...)
+		}
+	}
+	s := c.n.State()
+	gauge(descEpoch, float64(s.Epoch))
+	flag(descDegraded, s.Durability.Mode == regions.Degraded)
+	gauge(descSync, float64(len(s.Sync)))
+	flag(descOperation, s.Operation != nil)
+	flag(descPaused, s.Paused != nil)
+	flag(descUnacked, s.LastAutomatic != nil && s.LastAutomatic.Acknowledged == nil)
+	for id, r := range s.Regions {
+		if r.Witness {
+			continue
+		}
+		flag(descPrimary, id == s.Primary, string(id))
+		for _, duty := range []regions.Duty{regions.Active, regions.Draining, regions.Drained} {
+			flag(descDuty, r.Duty == duty, string(id), string(duty))
+		}
+		flag(descHeld, r.Held, string(id))
+	}
 }

@@ -99,6 +99,11 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, zone: dns.CanonicalName(cfg.Zone), ttl: uint32(cfg.TTL / time.Second), born: cfg.Now(), limit: newLimiter(cfg.Rate),
 		queries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shortline_dns_queries_total", Help: "DNS queries, by protocol and what became of them."}, []string{"proto", "result"})}
+	for _, proto := range []string{"udp", "tcp"} {
+		for _, result := range []string{"answered", "failed", "dropped", "refused"} {
+			s.queries.WithLabelValues(proto, result)
+		}
+	}
 	if err := s.configure(); err != nil {
 		return nil, err
 	}

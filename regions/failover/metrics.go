@@ -8,7 +8,7 @@ import (
 	"github.com/shortline/shortline/regions"
 )
 
-// metrics of a controller. All are 0 at a node that does not lead, save those of the agreed state.
+// metrics of a controller. All are 0 at a node that does not lead; package control tells the agreed state, at every node.
 type metrics struct {
 	failures   prometheus.Counter
 	operations *prometheus.CounterVec
@@ -22,6 +22,10 @@ func newMetrics(r prometheus.Registerer, c *Controller) *metrics {
 			[]string{"kind"}),
 		pause: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "shortline_controller_pause_seconds", Help: "For how long no write could be acknowledged, by kind of operation.",
 			Buckets: []float64{.1, .2, .3, .5, .75, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 40}}, []string{"kind"}),
+	}
+	for _, kind := range []regions.OperationKind{regions.Failover, regions.Switchover, regions.Reinstate} {
+		m.operations.WithLabelValues(string(kind))
+		m.pause.WithLabelValues(string(kind))
 	}
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
@@ -45,20 +49,6 @@ func newMetrics(r prometheus.Registerer, c *Controller) *metrics {
 			}
 			return 0
 		})),
-		gauge("shortline_control_epoch", "The newest epoch, as far as it is known here.", func() float64 { return float64(c.deps.Control.State().Epoch) }),
-		gauge("shortline_control_degraded", "1 where no standby has to confirm writes, as far as it is known here.", func() float64 {
-			if c.deps.Control.State().Durability.Mode == regions.Degraded {
-				return 1
-			}
-			return 0
-		}),
-		gauge("shortline_control_sync_members", "Members of the sync set, as far as it is known here.", func() float64 { return float64(len(c.deps.Control.State().Sync)) }),
-		gauge("shortline_control_operation", "1 while a change of the primary is under way.", func() float64 {
-			if c.deps.Control.State().Operation != nil {
-				return 1
-			}
-			return 0
-		}),
 	)
 	return m
 }

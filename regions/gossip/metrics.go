@@ -22,6 +22,9 @@ func newMetrics(r prometheus.Registerer, g *Gossip) *metrics {
 	m := &metrics{last: map[string]time.Time{}, hushed: map[string]int{},
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shortline_gossip_refused_total", Help: "What came by gossip and was not believed, by reason."}, []string{"reason"})}
+	for _, reason := range []string{"deployment", "key", "malformed", "name", "too-many", "coordinate"} {
+		m.refused.WithLabelValues(reason)
+	}
 	if r != nil {
 		r.MustRegister(m.refused, viewCollector{g})
 	}
@@ -71,10 +74,10 @@ func (w logWriter) Write(b []byte) (int, error) {
 }
 
 var (
-	descNodes = prometheus.NewDesc("shortline_gossip_nodes", "Nodes known, by region and whether clients may be sent to them.", []string{"region", "state"}, nil)
-	descRTT   = prometheus.NewDesc("shortline_region_rtt_seconds", "Estimated round trip from this node, by region.", []string{"region"}, nil)
-	descLoad  = prometheus.NewDesc("shortline_region_load_ratio", "Part of the capacity in use, by region; 0 where none is set.", []string{"region"}, nil)
-	descSpill = prometheus.NewDesc("shortline_region_spill_ratio", "Share of the nearest clients that are sent elsewhere, by region.", []string{"region"}, nil)
+	descNodes = prometheus.NewDesc("shortline_gossip_nodes", "Nodes known, by region and whether clients may be sent to them.", []string{"of_region", "state"}, nil)
+	descRTT   = prometheus.NewDesc("shortline_region_rtt_seconds", "Estimated round trip from this node, by region.", []string{"of_region"}, nil)
+	descLoad  = prometheus.NewDesc("shortline_region_load_ratio", "Part of the capacity in use, by region; 0 where none is set.", []string{"of_region"}, nil)
+	descSpill = prometheus.NewDesc("shortline_region_spill_ratio", "Share of the nearest clients that are sent elsewhere, by region.", []string{"of_region"}, nil)
 	descSkew  = prometheus.NewDesc("shortline_clock_skew_seconds", "Greatest difference between the clock of this node and of another.", nil, nil)
 	descView  = prometheus.NewDesc("shortline_gossip_view_timestamp_seconds", "When the view was made.", nil, nil)
 )
