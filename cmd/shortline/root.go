@@ -57,6 +57,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newDBCommand(a),
 		newPlanetCommand(a),
 		newRouteCommand(a),
+		newPlanCommand(a),
 		newVersionCommand(a),
 	)
 	root.InitDefaultHelpCmd()

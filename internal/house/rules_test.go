@@ -57,6 +57,7 @@ var rules = map[string]rule{
 	"internal/demo/gen":      {own: []string{".", "internal/demo"}},
 	"internal/house":         {stdOnly: true},
 	"internal/peer":          {stdOnly: true},
+	"internal/plan":          {only: []string{"go.yaml.in/yaml"}},
 	"internal/planet":        {own: []string{".", "geo", "replication", "regions", "edge/client"}},
 	"bench":                  {own: []string{"*"}},
 	"cmd/shortline":          {own: []string{"*"}},
