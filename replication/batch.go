@@ -13,20 +13,22 @@ import (
 
 // BatcherConfig sets up a Batcher. Its zero value works.
 type BatcherConfig struct {
-	// Lanes is the most transactions that may be under way at once (1, which suits a store with a single writer). More than
-	// one is for a store that takes Commit from several goroutines and locks rows in one order. The last lane is that of
-	// writes to several stores.
-	Lanes int
+	// InFlight is the most transactions that may be under way at once (1, which suits a store with a single writer). More than
+	// one is for a store that takes Commit from several goroutines and locks rows in one order.
+	InFlight int
+	// Linger is how long a write waits for company at most, for each transaction that is under way (2 ms). With none under way
+	// it goes at once.
+	Linger time.Duration
 	// MaxItems is the most items in one transaction (500). A single larger Write goes in a transaction of its own.
 	MaxItems int
-	// MaxWaiting is the most items that may wait to be committed, over all lanes (20,000); past it Submit returns
+	// MaxWaiting is the most items that may wait to be committed (20,000); past it Submit returns
 	// ErrOverloaded. What is being committed does not count.
 	MaxWaiting int
 	// CommitTimeout bounds one transaction (30 s). It is a bound on a hanging disk, not a client's deadline.
 	CommitTimeout time.Duration
 	// Committed, if set, is called after each transaction with the token that covers it, before its writers are answered.
-	// With several lanes it is called from several goroutines at once, with tokens in no particular order; while it blocks,
-	// it holds up the lane that called it.
+	// With several in flight it is called from several goroutines at once, with tokens in no particular order; while it
+	// blocks, it holds up the transaction that called it.
 	Committed  func(Token)
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -36,22 +38,18 @@ type BatcherConfig struct {
 // made durable, the writes that arrive meanwhile gather, and all go into the next one: a lone writer is never kept waiting
 // for company, and a thousand writers share the cost of one flush to disk.
 //
-// A Batcher has lanes, each with one transaction under way at most, so that one that takes long holds up only the writes of
-// its lane. A Write to one store goes to a lane by hash of the store's id. A Write to several goes whole to the one lane for
-// such: it locks rows of the other lanes' stores until it is durable, and with one such transaction at a time a Write to one
-// store waits for a single one of them, and not for a chain. The order that this keeps:
+// Several transactions may be under way at once, so that one that waits for a standby far away does not hold up everything. No
+// two of them have a store in common: a write to a store that is being written waits, instead of a connection at the database,
+// and is folded with all others of that store that come meanwhile. The order that this keeps:
 //   - A Submit that begins after another was acknowledged comes after it, whatever their stores.
-//   - Of writes under way at once, those to the same single store are committed in the order in which they were submitted,
-//     and so are those to several stores among themselves.
-//   - Beyond that there is none: a Write to several stores that is under way together with one to a single store of them may
-//     come before or after it. The store's row locks keep the two apart.
+//   - Of writes under way at once, those that have a store in common are committed in the order in which they were submitted.
+//   - Beyond that there is none.
 //
-// A write that waits holds no lock, and each lane has a worker of its own that serves it in order of arrival, so no lane
-// starves another; what lanes share is the bound on how much may wait.
+// The same request sent again is behind the original and not beside it, where it would wait for the idempotency row.
 type Batcher struct {
 	cfg   BatcherConfig
 	store Committer
-	lanes *lanes
+	queue *waiting
 
 	commitSeconds prometheus.Histogram
 	batchItems    prometheus.Histogram
@@ -67,8 +65,11 @@ type outcome struct {
 
 // NewBatcher makes a Batcher that commits to the store. It starts nothing; see Run.
 func NewBatcher(store Committer, cfg BatcherConfig) *Batcher {
-	if cfg.Lanes == 0 {
-		cfg.Lanes = 1
+	if cfg.InFlight == 0 {
+		cfg.InFlight = 1
+	}
+	if cfg.Linger == 0 {
+		cfg.Linger = 2 * time.Millisecond
 	}
 	if cfg.MaxItems == 0 {
 		cfg.MaxItems = 500
@@ -83,7 +84,7 @@ func NewBatcher(store Committer, cfg BatcherConfig) *Batcher {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	b := &Batcher{
-		cfg: cfg, store: store, lanes: newLanes(cfg.Lanes, cfg.MaxItems, cfg.MaxWaiting),
+		cfg: cfg, store: store, queue: newWaiting(cfg.MaxItems, cfg.MaxWaiting, cfg.InFlight, cfg.Linger),
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "shortline_store_commit_seconds", Help: "Time of one write transaction until it is durable.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
@@ -91,13 +92,13 @@ func NewBatcher(store Committer, cfg BatcherConfig) *Batcher {
 			Name: "shortline_store_commit_items", Help: "Items written in one transaction.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 11)}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "shortline_store_commits_in_flight", Help: "Write transactions under way; at most one a lane."}),
+			Name: "shortline_store_commits_in_flight", Help: "Write transactions under way."}),
 		overloaded: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "shortline_writes_overloaded_total", Help: "Writes refused because too many were waiting."}),
 	}
 	if r := cfg.Registerer; r != nil {
 		waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "shortline_writes_waiting", Help: "Items waiting to be committed."}, func() float64 { return float64(b.lanes.items()) })
+			Name: "shortline_writes_waiting", Help: "Items waiting to be committed."}, func() float64 { return float64(b.queue.count()) })
 		r.MustRegister(b.commitSeconds, b.batchItems, b.inFlight, b.overloaded, waiting)
 	}
 	return b
@@ -113,7 +114,7 @@ func (b *Batcher) Submit(ctx context.Context, w Write) (Result, Token, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, Token{}, err
 	}
-	p, err := b.lanes.add(w)
+	p, err := b.queue.add(w)
 	if err != nil {
 		if errors.Is(err, ErrOverloaded) {
 			b.overloaded.Inc()
@@ -125,7 +126,7 @@ func (b *Batcher) Submit(ctx context.Context, w Write) (Result, Token, error) {
 		return o.result, o.token, o.err
 	case <-ctx.Done():
 	}
-	if b.lanes.withdraw(p) {
+	if b.queue.withdraw(p) {
 		return Result{}, Token{}, ctx.Err()
 	}
 	select { // it may have been answered at the same moment
@@ -138,27 +139,31 @@ func (b *Batcher) Submit(ctx context.Context, w Write) (Result, Token, error) {
 
 // Run commits until ctx ends, then refuses what comes, commits what has been accepted, and returns nil.
 func (b *Batcher) Run(ctx context.Context) error {
-	var workers sync.WaitGroup
-	for i := range b.lanes.each {
-		workers.Go(func() { b.work(context.WithoutCancel(ctx), &b.lanes.each[i]) })
-	}
-	<-ctx.Done()
-	b.lanes.close()
-	workers.Wait()
-	return nil
-}
-
-// work commits what comes into the lane until the lanes are closed and this one is empty.
-func (b *Batcher) work(ctx context.Context, from *lane) {
+	defer context.AfterFunc(ctx, b.queue.close)()
+	committing := context.WithoutCancel(ctx)
+	var flights sync.WaitGroup
+	defer flights.Wait()
+	alarm := time.NewTimer(time.Hour)
+	defer alarm.Stop()
 	for {
-		batch, open := b.lanes.take(from)
+		next, look, open := b.queue.next(time.Now())
 		switch {
-		case len(batch) > 0:
-			b.commit(ctx, batch)
+		case len(next.writes) > 0:
+			flights.Go(func() {
+				defer b.queue.end(next)
+				b.commit(committing, next.writes)
+			})
+			continue
 		case !open:
-			return
-		default:
-			<-from.wake
+			return nil
+		case look.IsZero():
+			<-b.queue.wake
+			continue
+		}
+		alarm.Reset(time.Until(look))
+		select {
+		case <-alarm.C:
+		case <-b.queue.wake:
 		}
 	}
 }

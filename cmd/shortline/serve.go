@@ -81,7 +81,7 @@ func newServeCommand(a *app) *cobra.Command {
 	f.StringVar(&s.owner, "postgres-owner", "", "`DSN` on the primary of the role that owns the schema, to create and upgrade it; default: as --postgres")
 	f.BoolVar(&s.localSnapshot, "local-snapshot", true, "with --postgres, keep a file of all stores in the data folder, to start from while the database is down")
 	f.IntVar(&s.conns, "postgres-conns", 10, "connections to each PostgreSQL server at most")
-	f.IntVar(&s.lanes, "commit-lanes", 8, "write transactions under way at once in PostgreSQL: more where a commit waits for a standby far away, fewer and larger ones where it does not")
+	f.IntVar(&s.commits, "commits-in-flight", 8, "write transactions under way at once in PostgreSQL at most; where a commit is durable quickly there are fewer, and these are larger")
 	f.StringSliceVar(&s.redis, "redis", nil, "`addresses` of some nodes of a Redis Cluster that caches store details for the region")
 	f.StringVar(&s.redisPassword, "redis-password", "", "`password` of Redis; better set as SHORTLINE_REDIS_PASSWORD")
 	f.StringVar(&s.deployment, "deployment", "shortline", "`name` that tells this deployment's keys in Redis from those of others")
@@ -186,7 +186,7 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 		control.plane.start(ctx)
 		defer control.plane.close()
 	}
-	store, lanes, err := s.openPatiently(ctx, control, log)
+	store, inFlight, err := s.openPatiently(ctx, control, log)
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 		registry.MustRegister(c)
 	}
 
-	n, err := newNode(ctx, a, s, log, registry, store, lanes, control)
+	n, err := newNode(ctx, a, s, log, registry, store, inFlight, control)
 	if err != nil {
 		return err
 	}
@@ -252,7 +252,7 @@ type node struct {
 	adminURL string
 }
 
-func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, registry *prometheus.Registry, store replication.Store, lanes int, control wiring) (*node, error) {
+func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, registry *prometheus.Registry, store replication.Store, inFlight int, control wiring) (*node, error) {
 	catalog := new(edge.Catalog)
 	n := &node{app: a, s: s, log: log, store: store, control: control}
 	head, err := n.newHead()
@@ -277,7 +277,7 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, re
 		Lineage: control.lineage, ForkOf: control.forkOf, PrimaryHead: head.Get, Fallback: n.fallback(), Log: log, Registerer: registry})
 	n.keeper = n.newKeeper(registry)
 	n.batcher = replication.NewBatcher(store, replication.BatcherConfig{
-		Lanes: lanes, Log: log, Registerer: registry, Committed: func(replication.Token) { n.feed.Poke() }})
+		InFlight: inFlight, Log: log, Registerer: registry, Committed: func(replication.Token) { n.feed.Poke() }})
 	if err = n.newWriter(log, registry); err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ type storeSettings struct {
 	replica  string // DSN of the local standby
 	owner    string // DSN of the role that owns the schema
 	conns    int
-	lanes    int // write transactions under way at once
+	commits  int // write transactions under way at once at most
 	// localSnapshot says to keep a file to start from while PostgreSQL is down.
 	localSnapshot bool
 }
@@ -37,8 +37,8 @@ func (s *storeSettings) validate() error {
 	if s.conns < 1 || s.conns > 1000 {
 		faults = append(faults, fmt.Errorf("--postgres-conns %d is not between 1 and 1000", s.conns))
 	}
-	if s.lanes < 1 || s.lanes > 64 {
-		faults = append(faults, fmt.Errorf("--commit-lanes %d is not between 1 and 64", s.lanes))
+	if s.commits < 1 || s.commits > 64 {
+		faults = append(faults, fmt.Errorf("--commits-in-flight %d is not between 1 and 64", s.commits))
 	}
 	return errors.Join(faults...)
 }
@@ -48,11 +48,11 @@ const openTime = time.Minute
 
 // openPatiently is open; where there are several regions it is tried for a while: a standby has nothing in it before the
 // primary's node has made the schema.
-func (s *serveSettings) openPatiently(ctx context.Context, control wiring, log *slog.Logger) (store replication.Store, lanes int, err error) {
+func (s *serveSettings) openPatiently(ctx context.Context, control wiring, log *slog.Logger) (store replication.Store, inFlight int, err error) {
 	for end := time.Now().Add(openTime); ; {
-		store, lanes, err = s.open(ctx, control, log)
+		store, inFlight, err = s.open(ctx, control, log)
 		if err == nil || control.plane == nil || time.Now().After(end) || ctx.Err() != nil {
-			return store, lanes, err
+			return store, inFlight, err
 		}
 		log.Debug("the database is not ready for this node yet", "err", err)
 		select {
@@ -62,8 +62,8 @@ func (s *serveSettings) openPatiently(ctx context.Context, control wiring, log *
 	}
 }
 
-// open opens the database; lanes is how many commits it takes at once.
-func (s *storeSettings) open(ctx context.Context, control wiring, log *slog.Logger) (store replication.Store, lanes int, err error) {
+// open opens the database; inFlight is how many commits it takes at once.
+func (s *storeSettings) open(ctx context.Context, control wiring, log *slog.Logger) (store replication.Store, inFlight int, err error) {
 	if s.postgres == "" {
 		store, err := sqlite.Open(ctx, sqlite.Config{Dir: s.data, Log: log})
 		return store, 1, err
@@ -77,7 +77,7 @@ func (s *storeSettings) open(ctx context.Context, control wiring, log *slog.Logg
 	if err != nil {
 		return nil, 0, err
 	}
-	return pg, min(s.lanes, s.conns), nil
+	return pg, min(s.commits, s.conns), nil
 }
 
 // seenBefore tells whether the node has reached its database before. Only then it may start without it: a first start finds

@@ -18,131 +18,117 @@ import (
 	"github.com/shortline/shortline/replication"
 )
 
-// laneIDs returns n store ids for each of the lanes of b that take writes to one store.
-func laneIDs(b *replication.Batcher, lanes, n int) [][]string {
-	ids, full := make([][]string, lanes-1), 0
-	for i := 0; full < lanes-1; i++ {
-		id := fmt.Sprintf("s%d", i)
-		if l := b.LaneOf(write(id)); len(ids[l]) < n {
-			if ids[l] = append(ids[l], id); len(ids[l]) == n {
-				full++
-			}
-		}
-	}
-	return ids
-}
-
-func TestBatcherLaneOfAWrite(t *testing.T) {
-	const lanes, several = 8, 7
-	b := replication.NewBatcher(&ledger{}, replication.BatcherConfig{Lanes: lanes})
-	item := func(it replication.Item) replication.Write { return replication.Write{Items: []replication.Item{it}} }
-	counts := make([]int, lanes)
-	for i := range 7000 {
-		id := shortline.StoreID(fmt.Sprintf("1001-%d", i))
-		remove, queue, put := replication.Item{Delete: id}, replication.Item{Queue: &shortline.QueueUpdate{ID: id}}, replication.Item{Put: &shortline.Store{ID: id}}
-		lane := b.LaneOf(item(remove))
-		counts[lane]++
-		for _, w := range []replication.Write{item(queue), item(put), {Items: []replication.Item{queue, put, remove}}} {
-			if got := b.LaneOf(w); got != lane {
-				t.Fatalf("writes to %s go to the lanes %d and %d", id, lane, got)
-			}
-		}
-		if got := b.LaneOf(write(string(id), "another")); got != several {
-			t.Fatalf("a write to two stores goes to lane %d", got)
-		}
-	}
-	for lane, n := range counts {
-		if lane == several && n != 0 || lane != several && (n < 800 || n > 1200) {
-			t.Errorf("lane %d has %d of 7000 stores", lane, n)
-		}
-	}
-	keys := map[int]bool{}
-	for i := range 100 {
-		keys[b.LaneOf(item(replication.Item{Key: &shortline.Key{ID: shortline.KeyID(fmt.Sprint(i))}}))] = true
-	}
-	if len(keys) != several {
-		t.Errorf("API keys are spread over %d lanes", len(keys))
-	}
-	one := replication.NewBatcher(&ledger{}, replication.BatcherConfig{})
-	if got := one.LaneOf(write("a", "b")); got != 0 {
-		t.Errorf("without lanes a write goes to lane %d", got)
-	}
-}
-
-// While a transaction of one lane hangs, and then fails, the other lanes go on as if there were nothing.
-func TestBatcherLaneThatHangsHoldsUpNoOther(t *testing.T) {
-	const lanes = 4
-	for name, sick := range map[string]int{"a lane of single stores": 0, "the lane of several": lanes - 1} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				store := newCluster(t)
-				b := startBatcher(t, store, replication.BatcherConfig{Lanes: lanes, CommitTimeout: time.Minute})
-				store.lane = b.LaneOf
-				store.fault = func(lane int) fault {
-					if lane == sick {
-						return hangs
-					}
-					return works
-				}
-				ids := laneIDs(b.Batcher, lanes, 1)
-				in := func(lane, i int) replication.Write {
-					if lane == lanes-1 {
-						return numbered(i, "x", "y")
-					}
-					return numbered(i, ids[lane][0])
-				}
-				hung := []<-chan answer{b.submit(t.Context(), in(sick, 1)), b.submit(t.Context(), in(sick, 2))}
-				start := time.Now()
-				for i := range 10 {
-					for lane := range lanes {
-						if lane == sick {
-							continue
-						}
-						if _, _, err := b.Submit(t.Context(), in(lane, 10+lanes*i+lane)); err != nil {
-							t.Errorf("lane %d: %v", lane, err)
-						}
-					}
-				}
-				if took := time.Since(start); took >= time.Minute {
-					t.Errorf("the other lanes waited until the one that hangs gave up: %v", took)
-				}
-				for i, c := range hung {
-					if a := <-c; !errors.Is(a.err, context.DeadlineExceeded) {
-						t.Errorf("write %d to the lane that hangs: %v", i, a.err)
-					}
-				}
-			})
-		})
-	}
-}
-
-// What waits in a lane is committed in the order in which it came, in as few transactions as in a Batcher without lanes.
-func TestBatcherOrderWithinALane(t *testing.T) {
+// While a transaction hangs, and then fails, writes to other stores go on as if there were nothing, and those to its stores wait.
+func TestBatcherTransactionThatHangsHoldsUpItsStoresOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const lanes = 4
+		store, calls := newCluster(t), 0
+		store.fault = func([]string) fault { // of the first transaction
+			if calls++; calls == 1 {
+				return hangs
+			}
+			return works
+		}
+		b := startBatcher(t, store, replication.BatcherConfig{InFlight: 3, CommitTimeout: time.Minute})
+		hung := []<-chan answer{b.submit(t.Context(), numbered(1, "x", "y")), b.submit(t.Context(), numbered(2, "x")), b.submit(t.Context(), numbered(3, "y"))}
+		start := time.Now()
+		for i := range 10 {
+			for j, id := range []string{"a", "b"} {
+				if _, _, err := b.Submit(t.Context(), numbered(10+2*i+j, id)); err != nil {
+					t.Errorf("%s: %v", id, err)
+				}
+			}
+		}
+		if took := time.Since(start); took >= time.Minute {
+			t.Errorf("the other stores waited until the transaction that hangs gave up: %v", took)
+		}
+		for i, want := range []error{context.DeadlineExceeded, nil, nil} {
+			if a := <-hung[i]; !errors.Is(a.err, want) {
+				t.Errorf("write %d: %v, want %v", i+1, a.err, want)
+			}
+		}
+	})
+}
+
+// A transaction begins at once if none is under way; beside n others after n times Linger, or with MaxItems.
+func TestBatcherWaitsForCompanyOnlyBesideOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		store := &ledger{gate: make(chan struct{})}
-		b := startBatcher(t, store, replication.BatcherConfig{Lanes: lanes, MaxItems: 10})
-		ids := laneIDs(b.Batcher, lanes, 5)
-		ids = append(ids, []string{"a", "b", "c"})
-		want := make([][]string, lanes)
-		lane := map[string]int{}
-		rng := rand.New(rand.NewPCG(1, 1))
+		b := startBatcher(t, store, replication.BatcherConfig{InFlight: 4, MaxItems: 10, Linger: 2 * time.Millisecond})
+		begun := func(when string, want ...string) {
+			t.Helper()
+			synctest.Wait()
+			var got []string
+			for _, items := range store.tried() {
+				got = append(got, strings.Join(items, " "))
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s the transactions are %q, want %q", when, got, want)
+			}
+		}
+		b.submit(t.Context(), write("a"))
+		begun("at once", "a")
+		b.submit(t.Context(), write("b"))
+		time.Sleep(time.Millisecond)
+		b.submit(t.Context(), write("c"))
+		begun("after 1 ms", "a")
+		time.Sleep(time.Millisecond)
+		begun("after 2 ms", "a", "b c")
+		b.submit(t.Context(), write("d"))
+		time.Sleep(3 * time.Millisecond)
+		b.submit(t.Context(), write("a")) // is under way, and does not count
+		begun("beside two, after 3 ms", "a", "b c")
+		time.Sleep(time.Millisecond)
+		begun("beside two, after 4 ms", "a", "b c", "d")
+		b.submit(t.Context(), write("e"))
+		b.submit(t.Context(), writeOf("full", 9))
+		begun("with enough for a full one", "a", "b c", "d", "e full-0 full-1 full-2 full-3 full-4 full-5 full-6 full-7 full-8")
+		b.submit(t.Context(), write("f"))
+		time.Sleep(time.Second)
+		begun("with as many as may be", "a", "b c", "d", "e full-0 full-1 full-2 full-3 full-4 full-5 full-6 full-7 full-8")
+		close(store.gate)
+		synctest.Wait()
+		if times := store.times(); times["a"] != 2 || times["f"] != 1 {
+			t.Errorf("in the end written were %v", times)
+		}
+	})
+}
+
+// A write to several stores that waits for one of them is not overtaken by later ones to the others, and no others wait for it.
+func TestBatcherOvertakesOnlyWhereNothingIsInCommon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &ledger{gate: make(chan struct{})}
+		b := startBatcher(t, store, replication.BatcherConfig{InFlight: 3})
+		answers := []<-chan answer{b.submit(t.Context(), write("a"))}
+		for _, w := range []replication.Write{write("a", "b"), write("b"), write("b", "c"), write("d"), write("c")} {
+			answers = append(answers, b.submit(t.Context(), w))
+		}
+		time.Sleep(time.Second)
+		close(store.gate)
+		for _, c := range answers {
+			if a := returned(t, c); a.err != nil {
+				t.Error(a.err)
+			}
+		}
+		want := [][]string{{"a"}, {"d"}, {"a", "b", "b", "b", "c", "c"}}
+		if got := store.tried(); !slices.EqualFunc(got, want, slices.Equal) {
+			t.Errorf("the transactions are %v, want %v", got, want)
+		}
+	})
+}
+
+// What cannot go is looked through only so far, whatever waits; it all goes in the end.
+func TestBatcherManyWritesToOneStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &ledger{gate: make(chan struct{})}
+		b := startBatcher(t, store, replication.BatcherConfig{InFlight: 2, MaxItems: 10})
 		var answers []<-chan answer
 		for range 300 {
-			l := rng.IntN(lanes)
-			first, second := ids[l][rng.IntN(len(ids[l]))], ids[l][rng.IntN(len(ids[l]))]
-			if l < lanes-1 {
-				second = first
-			} else if second == first {
-				second = "d"
-			}
-			w := write(first, second)
-			if got := b.LaneOf(w); got != l {
-				t.Fatalf("%v is in lane %d, not %d", w, got, l)
-			}
-			answers = append(answers, b.submit(t.Context(), w))
-			want[l] = append(want[l], first, second)
-			lane[first], lane[second] = l, l
+			answers = append(answers, b.submit(t.Context(), write("hot")))
+		}
+		answers = append(answers, b.submit(t.Context(), write("cold")))
+		time.Sleep(time.Second)
+		if tries := store.tried(); len(tries) != 1 {
+			t.Errorf("past 80 writes that cannot go, one that can was looked for: %v", tries)
 		}
 		close(store.gate)
 		for _, c := range answers {
@@ -150,41 +136,27 @@ func TestBatcherOrderWithinALane(t *testing.T) {
 				t.Error(a.err)
 			}
 		}
-		got, transactions := make([][]string, lanes), make([]int, lanes)
-		for _, items := range store.committed() {
-			if len(items) > 10 {
-				t.Errorf("a transaction has %d items", len(items))
-			}
-			l := lane[items[0]]
-			got[l] = append(got[l], items...)
-			transactions[l]++
+		if times := store.times(); times["hot"] != 300 || times["cold"] != 1 {
+			t.Errorf("written were %v", times)
 		}
-		for l := range lanes {
-			if !slices.Equal(got[l], want[l]) {
-				t.Errorf("lane %d: the order is %v, want %v", l, got[l], want[l])
-			}
-			if most := 1 + (len(want[l])-2+9)/10; transactions[l] > most {
-				t.Errorf("lane %d took %d transactions for %d items, want at most %d", l, transactions[l], len(want[l]), most)
-			}
+		if n := len(store.committed()); n > 33 {
+			t.Errorf("it took %d transactions", n)
 		}
 	})
 }
 
-// MaxWaiting is over all lanes, and a writer that gives up while it waits makes room at once, for any lane.
+// A writer that gives up while it waits makes room at once, for any store.
 func TestBatcherWithdrawalMakesRoom(t *testing.T) {
-	for _, lanes := range []int{1, 3} {
-		t.Run(fmt.Sprintf("%d lanes", lanes), func(t *testing.T) {
+	for _, inFlight := range []int{1, 2} {
+		t.Run(fmt.Sprintf("%d in flight", inFlight), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := &ledger{gate: make(chan struct{})}
 				registry := prometheus.NewRegistry()
-				b := startBatcher(t, store, replication.BatcherConfig{Lanes: lanes, MaxWaiting: 6, Registerer: registry})
-				one, other := "a", "b" // of the same lane and of another
-				if lanes > 1 {
-					ids := laneIDs(b.Batcher, lanes, 1)
-					one, other = ids[0][0], ids[1][0]
-				}
+				b := startBatcher(t, store, replication.BatcherConfig{InFlight: inFlight, MaxWaiting: 6, Registerer: registry})
+				const one, other = "a", "b"
 				accepted := []<-chan answer{b.submit(t.Context(), write(one)), b.submit(t.Context(), write(one)), b.submit(t.Context(), write(other))}
-				if lanes > 1 { // the first of each lane is under way
+				time.Sleep(time.Second)
+				if inFlight > 1 { // the first of each store is under way
 					accepted = append(accepted, b.submit(t.Context(), write(other)))
 				}
 				ctx, cancel := context.WithCancel(t.Context())
@@ -225,19 +197,14 @@ func TestBatcherWithdrawalMakesRoom(t *testing.T) {
 	}
 }
 
-func TestBatcherShutdownOfLanes(t *testing.T) {
+func TestBatcherShutdownWithSeveralInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const lanes = 4
 		store := &ledger{gate: make(chan struct{})}
 		registry := prometheus.NewRegistry()
-		b := replication.NewBatcher(store, replication.BatcherConfig{Lanes: lanes, MaxItems: 2, Registerer: registry})
+		b := replication.NewBatcher(store, replication.BatcherConfig{InFlight: 4, MaxItems: 2, Registerer: registry})
 		ctx, stop := context.WithCancel(t.Context())
 		ended := async(func() error { return b.Run(ctx) })
 		running := &batching{t: t, Batcher: b}
-		writes := []replication.Write{write("x", "y")}
-		for _, ids := range laneIDs(b, lanes, 1)[1:] { // one lane is idle
-			writes = append(writes, write(ids[0]))
-		}
 		inFlight := func(want int) {
 			t.Helper()
 			synctest.Wait()
@@ -248,19 +215,20 @@ func TestBatcherShutdownOfLanes(t *testing.T) {
 		inFlight(0)
 		var answers []<-chan answer
 		for range 5 {
-			for _, w := range writes {
+			for _, w := range []replication.Write{write("x", "y"), write("a"), write("b")} {
 				answers = append(answers, running.submit(t.Context(), w))
 			}
 		}
-		inFlight(len(writes))
+		time.Sleep(time.Second)
+		inFlight(2) // x y; a b
 		stop()
 		synctest.Wait()
-		for _, ids := range laneIDs(b, lanes, 1) {
-			if a := returned(t, running.submit(t.Context(), write(ids[0]))); !errors.Is(a.err, replication.ErrClosed) {
+		for _, id := range []string{"a", "z"} {
+			if a := returned(t, running.submit(t.Context(), write(id))); !errors.Is(a.err, replication.ErrClosed) {
 				t.Errorf("a write after the end: %v", a.err)
 			}
 		}
-		for range len(writes) {
+		for range 2 {
 			blocked(t, ended, "transactions are under way")
 			store.gate <- struct{}{}
 		}
@@ -278,20 +246,20 @@ func TestBatcherShutdownOfLanes(t *testing.T) {
 	})
 }
 
-// Committed may take its time: it holds up its own lane only.
-func TestBatcherCommittedOfSeveralLanes(t *testing.T) {
+// Committed may take its time: it holds up what its transaction wrote, and no more.
+func TestBatcherCommittedThatBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hold, calls := make(chan struct{}), make(chan replication.Token, 10)
-		b := startBatcher(t, &ledger{}, replication.BatcherConfig{Lanes: 3, Committed: func(token replication.Token) {
+		b := startBatcher(t, &ledger{}, replication.BatcherConfig{InFlight: 2, Committed: func(token replication.Token) {
 			calls <- token
 			if token.XID == 1 {
 				<-hold
 			}
 		}})
-		ids := laneIDs(b.Batcher, 3, 1)
-		held, behind := b.submit(t.Context(), write(ids[0][0])), b.submit(t.Context(), write(ids[0][0]))
-		if a := returned(t, b.submit(t.Context(), write(ids[1][0]))); a.err != nil || a.token.XID != 2 || len(calls) != 2 {
-			t.Errorf("beside a Committed that blocks a write got %+v; it was called %d times", a, len(calls))
+		held, behind := b.submit(t.Context(), write("a")), b.submit(t.Context(), write("a"))
+		a, _, err := b.Submit(t.Context(), write("b"))
+		if err != nil || len(a.Items) != 1 || len(calls) != 2 {
+			t.Errorf("beside a Committed that blocks a write got %+v, %v; it was called %d times", a, err, len(calls))
 		}
 		blocked(t, held, "Committed has not returned")
 		blocked(t, behind, "Committed has not returned")
@@ -318,8 +286,7 @@ func TestBatcherCauseForThoseNotTriedAgain(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store, calls := newCluster(t), 0
 				b := startBatcher(t, store, replication.BatcherConfig{})
-				store.lane = b.LaneOf
-				store.fault = func(int) fault { // of the first, the batch, the poison alone, and a alone
+				store.fault = func([]string) fault { // of the first, the batch, the poison alone, and a alone
 					if calls++; calls == 4 {
 						return c.fault
 					}
@@ -360,25 +327,25 @@ const (
 
 var errDisk = errors.New("the disk is full")
 
-// cluster is a Committer that takes several commits at once, each for a while of virtual time, and watches that the Batcher
-// keeps to its lanes. A write is known by the Length of its updates, which no other write has; one whose first store is
-// "poison" makes the commit fail.
+// cluster is a Committer that takes several commits at once, each for a while of virtual time, and watches that no two of
+// them have a store in common. A write is known by the Length of its updates, which no other write has; one whose first store
+// is "poison" makes the commit fail.
 type cluster struct {
 	t     *testing.T
-	lane  func(replication.Write) int
-	fault func(lane int) fault // called with mu held, as is takes
+	fault func(stores []string) fault // called with mu held, as is takes
 	takes func() time.Duration
 
 	mu       sync.Mutex
-	inFlight map[int]bool     // guarded by mu: by lane
+	inFlight int              // guarded by mu
+	busy     map[string]bool  // guarded by mu: stores that are being written
 	most     int              // guarded by mu: commits in flight
 	log      map[string][]int // guarded by mu: the writes of each store as they were committed
 	last     uint64           // guarded by mu: XID
 }
 
 func newCluster(t *testing.T) *cluster {
-	return &cluster{t: t, fault: func(int) fault { return works }, takes: func() time.Duration { return 20 * time.Millisecond },
-		inFlight: map[int]bool{}, log: map[string][]int{}}
+	return &cluster{t: t, fault: func([]string) fault { return works }, takes: func() time.Duration { return 20 * time.Millisecond },
+		busy: map[string]bool{}, log: map[string][]int{}}
 }
 
 // numbered makes a write to the stores that is known by n.
@@ -390,14 +357,16 @@ func numbered(n int, stores ...string) (w replication.Write) {
 }
 
 func (c *cluster) Commit(ctx context.Context, writes []replication.Write) ([]replication.Result, replication.Token, error) {
-	lane := c.lane(writes[0])
+	var stores []string
 	for _, w := range writes {
-		if l := c.lane(w); l != lane {
-			c.t.Errorf("a transaction has writes of the lanes %d and %d", lane, l)
+		for _, it := range w.Items {
+			stores = append(stores, string(it.Queue.ID))
 		}
 	}
-	fault, takes := c.enter(lane)
-	defer c.leave(lane)
+	slices.Sort(stores)
+	stores = slices.Compact(stores)
+	fault, takes := c.enter(stores)
+	defer c.leave(stores)
 	if fault == hangs {
 		<-ctx.Done()
 		return nil, replication.Token{}, ctx.Err()
@@ -434,21 +403,27 @@ func (c *cluster) Commit(ctx context.Context, writes []replication.Write) ([]rep
 	return results, replication.Token{Epoch: 1, XID: c.last}, nil
 }
 
-func (c *cluster) enter(lane int) (fault, time.Duration) {
+func (c *cluster) enter(stores []string) (fault, time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.inFlight[lane] {
-		c.t.Errorf("lane %d has two commits in flight", lane)
+	for _, id := range stores {
+		if c.busy[id] {
+			c.t.Errorf("%s is in two transactions at once", id)
+		}
+		c.busy[id] = true
 	}
-	c.inFlight[lane] = true
-	c.most = max(c.most, len(c.inFlight))
-	return c.fault(lane), c.takes()
+	c.inFlight++
+	c.most = max(c.most, c.inFlight)
+	return c.fault(stores), c.takes()
 }
 
-func (c *cluster) leave(lane int) {
+func (c *cluster) leave(stores []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.inFlight, lane)
+	for _, id := range stores {
+		delete(c.busy, id)
+	}
+	c.inFlight--
 }
 
 // sent is a write and what came of it.
@@ -459,10 +434,10 @@ type sent struct {
 	err    error
 }
 
-// TestBatcherLanesProperty lets clients write to random stores, one and several, poison, give up and be refused, while one
-// lane of the store fails in every way, and then holds every answer against what the store has. That every client ends is
+// TestBatcherProperty lets clients write to random stores, one and several, poison, give up and be refused, while
+// transactions with some stores fail in every way, and then holds every answer against what the store has. That every client ends is
 // the proof that each Submit was answered.
-func TestBatcherLanesProperty(t *testing.T) {
+func TestBatcherProperty(t *testing.T) {
 	seeds := 40
 	if testing.Short() {
 		seeds = 5
@@ -472,13 +447,13 @@ func TestBatcherLanesProperty(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(seed), 7))
 			store := newCluster(t)
-			cfg := replication.BatcherConfig{Lanes: 1 + rng.IntN(6), MaxItems: 1 + rng.IntN(12), MaxWaiting: 30 + rng.IntN(40), CommitTimeout: time.Second}
+			cfg := replication.BatcherConfig{InFlight: 1 + rng.IntN(6), MaxItems: 1 + rng.IntN(12), MaxWaiting: 30 + rng.IntN(40), CommitTimeout: time.Second}
 			b := replication.NewBatcher(store, cfg)
-			sick := rng.IntN(cfg.Lanes + 1) // perhaps none
+			sick := rng.IntN(4) // so many stores are; perhaps none
 			faults := rand.New(rand.NewPCG(uint64(seed), 8))
-			store.lane = b.LaneOf
-			store.fault = func(lane int) fault {
-				if lane != sick || faults.IntN(3) == 0 {
+			store.fault = func(stores []string) fault {
+				ill := slices.ContainsFunc(stores, func(id string) bool { return slices.Contains([]string{"s0", "s1", "s2"}[:min(sick, 3)], id) })
+				if !ill || faults.IntN(3) == 0 {
 					return works
 				}
 				return fault(faults.IntN(5))
@@ -497,11 +472,11 @@ func TestBatcherLanesProperty(t *testing.T) {
 			if err := <-ended; err != nil {
 				t.Errorf("Run: %v", err)
 			}
-			if store.most > cfg.Lanes {
-				t.Errorf("%d commits were in flight in %d lanes", store.most, cfg.Lanes)
+			if store.most > cfg.InFlight {
+				t.Errorf("%d commits were in flight, and %d may be", store.most, cfg.InFlight)
 			}
 			most = max(most, store.most)
-			audit(t, store, logs, kinds, func(s sent) bool { return b.LaneOf(numbered(s.n, s.stores...)) == sick })
+			audit(t, store, logs, kinds, sick > 0)
 			if t.Failed() {
 				t.Logf("seed %d: %+v", seed, cfg)
 			}
@@ -560,7 +535,7 @@ func writeForAWhile(t *testing.T, b *replication.Batcher, client int, rng *rand.
 var errWithdrawn = errors.New("withdrawn")
 
 // audit holds the answers of each client, in the order in which it got them, against the store.
-func audit(t *testing.T, store *cluster, logs [][]sent, kinds map[string]int, sick func(sent) bool) {
+func audit(t *testing.T, store *cluster, logs [][]sent, kinds map[string]int, sick bool) {
 	times := map[int]int{}
 	for _, log := range store.log {
 		for _, n := range log {
@@ -587,18 +562,18 @@ func audit(t *testing.T, store *cluster, logs [][]sent, kinds map[string]int, si
 				if kind, written = "unknown", times[s.n]; written != 0 {
 					written = len(s.stores)
 				}
-			case errors.Is(s.err, errPoison) && (strings.HasPrefix(s.stores[0], "poison") || sick(s)):
+			case errors.Is(s.err, errPoison) && (strings.HasPrefix(s.stores[0], "poison") || sick):
 				kind = "poison" // or behind one in a batch that was given up because of an unknown outcome
-			case errors.Is(s.err, errDisk) && sick(s):
+			case errors.Is(s.err, errDisk) && sick:
 				kind = "disk"
-			case errors.Is(s.err, context.DeadlineExceeded) && sick(s):
+			case errors.Is(s.err, context.DeadlineExceeded) && sick:
 				kind = "hung"
 			case errors.Is(s.err, replication.ErrOverloaded):
 				kind = "refused"
 			case errors.Is(s.err, replication.ErrClosed):
 				kind = "closed"
 			default:
-				t.Errorf("write %d to %v got %v, which is not its own fault nor its lane's", s.n, s.stores, s.err)
+				t.Errorf("write %d to %v got %v, and no store is sick", s.n, s.stores, s.err)
 			}
 			kinds[kind]++
 			if times[s.n] != written {
