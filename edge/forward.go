@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shortline/shortline/internal/peer"
+	"github.com/shortline/shortline/internal/pki"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -44,6 +45,8 @@ type ForwarderConfig struct {
 	Changed func() <-chan struct{}
 	// ClusterKey is the secret that all nodes have in common, of 16 bytes or more.
 	ClusterKey string
+	// Identity is shown to the nodes, and theirs is asked for (nil: no TLS).
+	Identity *pki.Identity
 	// Timeout bounds a Submit whose caller sets no earlier deadline (10 s).
 	Timeout time.Duration
 	// MaxWaiting and MaxWaitingBytes bound the items that are held or under way, and their size as JSON (20,000; 64 MiB).
@@ -119,7 +122,7 @@ func NewForwarder(cfg ForwarderConfig) (*Forwarder, error) {
 	cfg.defaults()
 	f := &Forwarder{cfg: cfg, signer: s, transport: cfg.Transport, kick: make(chan struct{}, 1)}
 	if f.transport == nil {
-		f.transport = peer.NewTransport()
+		f.transport = peer.NewTransport(cfg.Identity)
 	}
 	f.queue = newForwardQueue(&f.cfg)
 	f.metrics = newForwardMetrics(cfg.Registerer, f)

@@ -78,9 +78,7 @@ func (f *Forwarder) judgeLocked(p *heldWrite, v verdict, now time.Time) {
 func (f *Forwarder) exchange(ctx context.Context, b *forwardBatch, left map[int]*heldWrite) (v verdict, failed bool) {
 	res, err := f.request(ctx, b)
 	if err != nil {
-		var dial *net.OpError
-		neverSent := errors.As(err, &dial) && dial.Op == "dial"
-		return verdict{err: err, maybe: !neverSent}, true
+		return verdict{err: err, maybe: !peer.NeverSent(err)}, true
 	}
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode != http.StatusOK {
@@ -140,7 +138,7 @@ func (f *Forwarder) request(ctx context.Context, b *forwardBatch) (*http.Respons
 	for _, p := range b.writes {
 		body = appendLine(body, p.line, peerTimeout(p.deadline.Sub(now)))
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+b.lane.peer.Addr+peerWritesPath, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, peer.Scheme(f.cfg.Identity)+b.lane.peer.Addr+peerWritesPath, bytes.NewReader(body))
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err} // an address that is none: nothing was sent
 	}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/shortline/shortline/internal/peer"
+	"github.com/shortline/shortline/internal/pki"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -31,6 +32,8 @@ type PeerConfig struct {
 	Region string
 	// ClusterKey is the secret that all nodes have in common, of 16 bytes or more.
 	ClusterKey string
+	// Identity is shown to whoever connects, and theirs is asked for (nil: no TLS).
+	Identity *pki.Identity
 	// Writer is the local one, never a Forwarder.
 	Writer Writer
 	// Primary tells whether this region takes writes, and in which epoch.
@@ -113,7 +116,7 @@ func (p *Peer) Run(ctx context.Context, l net.Listener) error {
 	server := peer.NewServer(p.mux, maxPeerTimeout+10*time.Second, p.cfg.Log)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(peer.Listen(l, p.cfg.Identity)); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve other nodes on %s: %w", l.Addr(), err)
 		}
 		return nil

@@ -62,6 +62,8 @@ type dbSettings struct {
 	from, sqlFile     string
 	listen, metrics   string
 	clusterKey        string
+	deployment        string
+	identity          identitySettings
 	logLevel, logForm string
 	driver, writerDSN string
 	command           []string
@@ -81,9 +83,12 @@ func newDBCommand(a *app) *cobra.Command {
 	f.StringVar(&s.cfg.Data, "db-data", "", "data `folder` of PostgreSQL (default: data in --db-dir)")
 	f.StringVar(&s.cfg.Bin, "postgres-bin", "", "`folder` of PostgreSQL's programs; default: the newest that is installed")
 	f.StringVar(&s.cfg.Listen, "postgres-listen", "127.0.0.1:5432", "`address` at which PostgreSQL takes connections")
-	f.StringVar(&s.listen, "agent-listen", "127.0.0.1:8083", "`address` for the control plane's commands; for a private network, it is signed but not encrypted")
+	f.StringVar(&s.listen, "agent-listen", "127.0.0.1:8083", "`address` for the control plane's commands")
 	f.StringVar(&s.metrics, "agent-metrics-listen", "", "`address` of /metrics, /livez and /readyz; default: none")
 	f.StringVar(&s.clusterKey, "cluster-key", "", "`secret` that all nodes have, 16 bytes or more; better set as SHORTLINE_CLUSTER_KEY")
+	f.StringVar(&s.deployment, "deployment", "shortline", "`name` of the deployment, as nodes have it; looked at with --cluster-tls-cert")
+	s.identity.bind(f)
+	s.identity.bindInsecure(f)
 	f.StringToStringVar(&s.peers, "db-peer", nil, "`region=address` of another region's PostgreSQL, as reached from here; once for each")
 	f.StringVar(&s.cfg.Password, "db-password", "", "`password` of replication, the same in every region; better set as SHORTLINE_DB_PASSWORD")
 	f.StringVar(&s.cfg.SSLMode, "db-sslmode", "prefer", "`mode` of TLS to the other regions' PostgreSQL, as in libpq")
@@ -132,6 +137,12 @@ func (s *dbSettings) complete() error {
 	if len(s.clusterKey) < peer.MinKey {
 		faults = append(faults, peer.ErrNoKey)
 	}
+	if err := s.identity.validate(); err != nil {
+		faults = append(faults, err)
+	}
+	if err := s.identity.refuseOpen("agent-listen", s.listen, s.identity.on(), needsTLS); err != nil {
+		faults = append(faults, err)
+	}
 	if _, err := newLogger(io.Discard, s.logLevel, s.logForm); err != nil {
 		faults = append(faults, err)
 	}
@@ -178,6 +189,10 @@ func (a *app) db(ctx context.Context, s *dbSettings) error {
 		return err
 	}
 	registry := a.newRegistry(s.region, s.region+"-db", log)
+	id, err := s.identity.load(s.deployment, s.region, log, registry)
+	if err != nil {
+		return err
+	}
 	db, err := s.open(a.stderr, log, registry)
 	if err != nil {
 		return err
@@ -200,7 +215,7 @@ func (a *app) db(ctx context.Context, s *dbSettings) error {
 		}
 		serveUntil(alive, group, &http.Server{Handler: dbAdmin(db, registry), ReadHeaderTimeout: 5 * time.Second}, l)
 	}
-	serveUntil(alive, group, peer.NewServer(agent.Handler(db, verifier), agent.SlowestAnswer, log), commands)
+	serveUntil(alive, group, peer.NewServer(agent.Handler(db, verifier), agent.SlowestAnswer, log), peer.Listen(commands, id))
 	group.Go(func() error { return db.run(alive) })
 	group.Go(func() error { return a.announceDB(alive, db, s, log) })
 	return group.Wait()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
@@ -44,6 +45,8 @@ of them since: leave them out with --only queues where that is not wanted.`
 type importLostSettings struct {
 	forwardTo  []string
 	clusterKey string
+	deployment string
+	identity   identitySettings
 	only       []string
 	stores     []string
 	dryRun     bool
@@ -63,6 +66,8 @@ func newImportLostCommand(a *app) *cobra.Command {
 	f := cmd.Flags()
 	f.StringSliceVar(&s.forwardTo, "forward-to", nil, "cluster `addresses` of the primary region's nodes")
 	f.StringVar(&s.clusterKey, "cluster-key", "", "`secret` that all nodes have; better set as SHORTLINE_CLUSTER_KEY")
+	f.StringVar(&s.deployment, "deployment", "shortline", "`name` of the deployment, as nodes have it; looked at with --cluster-tls-cert")
+	s.identity.bind(f)
 	f.StringSliceVar(&s.only, "only", nil, "import nothing but these `kinds`: queues, stores, keys (default: all)")
 	f.StringSliceVar(&s.stores, "only-store", nil, "import nothing but what is about the stores with these `ids`")
 	f.BoolVar(&s.dryRun, "dry-run", false, "print what would be imported and change nothing")
@@ -82,6 +87,9 @@ func (s *importLostSettings) validate() error {
 		if lostKinds[kind] == nil {
 			faults = append(faults, fmt.Errorf("--only %q is not queues, stores or keys", kind))
 		}
+	}
+	if err := s.identity.validate(); err != nil {
+		faults = append(faults, err)
 	}
 	if !s.dryRun {
 		if len(s.forwardTo) == 0 {
@@ -123,7 +131,11 @@ func (a *app) importLost(ctx context.Context, s *importLostSettings, path string
 	for i, addr := range s.forwardTo {
 		peers[i] = edge.PeerNode{Name: addr, Addr: addr}
 	}
-	forwarder, err := edge.NewForwarder(edge.ForwarderConfig{Peers: func() []edge.PeerNode { return peers }, ClusterKey: s.clusterKey, Timeout: s.timeout})
+	id, err := s.identity.load(s.deployment, "", slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		return err
+	}
+	forwarder, err := edge.NewForwarder(edge.ForwarderConfig{Peers: func() []edge.PeerNode { return peers }, ClusterKey: s.clusterKey, Identity: id, Timeout: s.timeout})
 	if err != nil {
 		return fmt.Errorf("import-lost: %w", err)
 	}

@@ -46,6 +46,7 @@ func newRootCommand(a *app) *cobra.Command {
 	})
 	root.PersistentFlags().String("config", "", "YAML `file` with settings, named like the flags (SHORTLINE_CONFIG)")
 	root.AddCommand(
+		newCACommand(a),
 		newControlCommand(a),
 		newServeCommand(a),
 		newImportCommand(a),

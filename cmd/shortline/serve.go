@@ -85,8 +85,10 @@ func newServeCommand(a *app) *cobra.Command {
 	f.StringSliceVar(&s.redis, "redis", nil, "`addresses` of some nodes of a Redis Cluster that caches store details for the region")
 	f.StringVar(&s.redisPassword, "redis-password", "", "`password` of Redis; better set as SHORTLINE_REDIS_PASSWORD")
 	f.StringVar(&s.deployment, "deployment", "shortline", "`name` that tells this deployment's keys in Redis from those of others")
-	f.StringVar(&s.clusterListen, "cluster-listen", "", "`address` for writes that other regions forward; for a private network, it is not encrypted yet")
+	f.StringVar(&s.clusterListen, "cluster-listen", "", "`address` for writes that other regions forward")
 	f.StringVar(&s.clusterKey, "cluster-key", "", "`secret` that all nodes have, 16 bytes or more; better set as SHORTLINE_CLUSTER_KEY")
+	s.identity.bind(f)
+	s.identity.bindInsecure(f)
 	f.StringSliceVar(&s.forwardTo, "forward-to", nil, "cluster `addresses` of the primary region's nodes: writes go there instead of to the database")
 	s.placeSettings.bind(f)
 	s.regionsSettings.flags(f)
@@ -135,6 +137,10 @@ func (s *serveSettings) validate() error {
 			faults = append(faults, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
 		}
 	}
+	secret := len(s.gossipKeys) > 0 || s.gossipKeyFile != "" || s.clusterKey != ""
+	if err := s.identity.refuseOpen("gossip-listen", s.gossipListen, secret, "anybody who reaches it could take part: give --cluster-key or --gossip-key"); err != nil {
+		faults = append(faults, err)
+	}
 	if s.detailsCache < 32<<20 {
 		faults = append(faults, fmt.Errorf("--details-cache %v is less than 32MiB", s.detailsCache))
 	}
@@ -178,7 +184,11 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 		s.edge.Steer.URL = "http://" + s.advertised(public.Addr())
 	}
 	registry := a.newRegistry(s.edge.Region, s.name(), log)
-	control, err := s.wire(log, registry)
+	id, err := s.identity.load(s.deployment, s.edge.Region, log, registry)
+	if err != nil {
+		return err
+	}
+	control, err := s.wire(id, log, registry)
 	if err != nil {
 		return err
 	}

@@ -23,12 +23,19 @@ type clusterSettings struct {
 	redis         []string
 	redisPassword string
 	deployment    string
+	identity      identitySettings
 }
 
 func (s *clusterSettings) validate() error {
 	var faults []error
 	if (s.clusterListen != "" || len(s.forwardTo) > 0) && len(s.clusterKey) < 16 {
 		faults = append(faults, errors.New("--cluster-listen and --forward-to need --cluster-key, a secret of 16 bytes or more that all nodes have; make one with: openssl rand -hex 32"))
+	}
+	if err := s.identity.validate(); err != nil {
+		faults = append(faults, err)
+	}
+	if err := s.identity.refuseOpen("cluster-listen", s.clusterListen, s.identity.on(), needsTLS); err != nil {
+		faults = append(faults, err)
 	}
 	for flag, addrs := range map[string][]string{"forward-to": s.forwardTo, "redis": s.redis, "cluster-listen": {s.clusterListen}} {
 		for _, addr := range addrs {

@@ -8,12 +8,15 @@ import (
 
 	"github.com/shortline/shortline/edge"
 	"github.com/shortline/shortline/internal/peer"
+	"github.com/shortline/shortline/internal/pki"
 	"github.com/shortline/shortline/regions"
 	"github.com/shortline/shortline/replication"
 )
 
 // wiring is what a node is told by whoever decides which region takes writes. All of it may change while the node runs.
 type wiring struct {
+	// identity is what this node shows to others (nil: no TLS).
+	identity  *pki.Identity
 	directory edge.Directory
 	// roams says that another region may be the primary, now or later.
 	roams bool
@@ -31,15 +34,18 @@ type wiring struct {
 }
 
 // wire opens what the flags ask for.
-func (s *serveSettings) wire(log *slog.Logger, r prometheus.Registerer) (wiring, error) {
-	if !s.regionsSettings.on() {
-		return s.staticControl(), nil
+func (s *serveSettings) wire(id *pki.Identity, log *slog.Logger, r prometheus.Registerer) (w wiring, err error) {
+	if s.regionsSettings.on() {
+		p, err := s.newPlane(id, log, r)
+		if err != nil {
+			return w, err
+		}
+		w = p.wired()
+	} else {
+		w = s.staticControl()
 	}
-	p, err := s.newPlane(log, r)
-	if err != nil {
-		return wiring{}, err
-	}
-	return p.wired(), nil
+	w.identity = id
+	return w, nil
 }
 
 // staticControl is that of the flags: this region is the primary for good, or the nodes of --forward-to are in the one that is.
@@ -68,7 +74,7 @@ func (n *node) newWriter(log *slog.Logger, r prometheus.Registerer) error {
 	if n.control.roams {
 		var err error
 		n.forwarder, err = edge.NewForwarder(edge.ForwarderConfig{
-			Peers: edge.PrimaryNodes(n.control.directory), Changed: n.control.directory.Changed, ClusterKey: n.s.clusterKey,
+			Peers: edge.PrimaryNodes(n.control.directory), Changed: n.control.directory.Changed, ClusterKey: n.s.clusterKey, Identity: n.control.identity,
 			Timeout: n.s.edge.WriteHold, Log: log, Registerer: r})
 		if err != nil {
 			return err
@@ -84,7 +90,7 @@ func (n *node) newHead() (*edge.PrimaryHead, error) {
 	head := &edge.PrimaryHead{Region: n.s.region(), Directory: n.control.directory, Local: n.localHead}
 	if n.control.roams {
 		var err error
-		if head.Client, err = peer.NewClient(n.s.clusterKey); err != nil {
+		if head.Client, err = peer.NewClient(n.s.clusterKey, n.control.identity); err != nil {
 			return nil, err
 		}
 	}
@@ -107,7 +113,7 @@ func (n *node) localHead(ctx context.Context) (head replication.Head, err error)
 // newPeer makes the listener for what nodes of other regions forward and ask.
 func (n *node) newPeer(log *slog.Logger, r prometheus.Registerer) (*edge.Peer, error) {
 	return edge.NewPeer(edge.PeerConfig{
-		Region: n.s.edge.Region, ClusterKey: n.s.clusterKey, Writer: n.batcher, Head: n.localHead, ShutdownTimeout: n.s.edge.ShutdownTimeout,
+		Region: n.s.edge.Region, ClusterKey: n.s.clusterKey, Identity: n.control.identity, Writer: n.batcher, Head: n.localHead, ShutdownTimeout: n.s.edge.ShutdownTimeout,
 		Log: log, Registerer: r,
 		Primary: func() (bool, uint64) {
 			primary, epoch := n.primary()

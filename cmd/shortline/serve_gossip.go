@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shortline/shortline/edge"
 	"github.com/shortline/shortline/geo"
@@ -29,6 +30,7 @@ type placeSettings struct {
 	gossipListen        string
 	gossipAdvertise     string
 	join, gossipKeys    []string
+	gossipKeyFile       string
 	nodeName            string
 	capacity            float64
 
@@ -48,6 +50,7 @@ func (s *placeSettings) bind(f *pflag.FlagSet) {
 	f.StringVar(&s.gossipAdvertise, "gossip-advertise", "", "`address` at which other nodes reach --gossip-listen")
 	f.StringSliceVar(&s.join, "join", nil, "gossip `addresses` of some other nodes, to find them all by")
 	f.StringSliceVar(&s.gossipKeys, "gossip-key", nil, "`secrets` of 16 bytes or more for gossip, instead of --cluster-key: the first encrypts, all are accepted, so that they can be changed")
+	f.StringVar(&s.gossipKeyFile, "gossip-key-file", "", "`file` with such secrets, one a line; read again when it changes, so that keys are changed without a restart")
 	f.StringVar(&s.nodeName, "node-name", "", "`name` of this node among all; default: its region and gossip address")
 	f.Float64Var(&s.capacity, "capacity", 0, "requests a `second` that this node is meant to bear; past 80 % of its nodes' together, a region sends some clients to the next; 0: no limit")
 	f.StringSliceVar(&s.trustProxy, "trust-proxy", nil, "`networks` of proxies, such as 10.0.0.0/8, whose headers about the client (X-Forwarded-For, CDN location headers) count")
@@ -79,8 +82,16 @@ func (s *placeSettings) apply(cfg *edge.Config) error {
 	} else if s.gossipListen != "" {
 		faults = append(faults, fmt.Errorf("--region-point is missing: where region %q is is not known by its name", region))
 	}
-	if s.gossipListen == "" && (len(s.join) > 0 || s.gossipAdvertise != "" || len(s.gossipKeys) > 0) {
+	if s.gossipListen == "" && (len(s.join) > 0 || s.gossipAdvertise != "" || len(s.gossipKeys) > 0 || s.gossipKeyFile != "") {
 		faults = append(faults, errors.New("--join, --gossip-advertise and --gossip-key need --gossip-listen"))
+	}
+	if len(s.gossipKeys) > 0 && s.gossipKeyFile != "" {
+		faults = append(faults, errTwoGossipKeys)
+	}
+	if s.gossipKeyFile != "" {
+		if _, err := readGossipKeys(s.gossipKeyFile); err != nil {
+			faults = append(faults, err)
+		}
 	}
 	if s.gossipListen != "" {
 		g := gossip.Config{Cluster: "x", Listen: s.gossipListen, Advertise: s.gossipAdvertise, Seeds: s.join, Keys: s.gossipKeys, Region: region, Name: s.nodeName,
@@ -151,9 +162,9 @@ func (n *node) newGossip(log *slog.Logger, r prometheus.Registerer) (err error) 
 	if s.gossipListen == "" {
 		return nil
 	}
-	keys := s.gossipKeys
-	if len(keys) == 0 && s.clusterKey != "" {
-		keys = []string{s.clusterKey}
+	keys, err := s.secrets()
+	if err != nil {
+		return err
 	}
 	n.gossip, err = gossip.New(gossip.Config{
 		Cluster: s.deployment, Listen: s.gossipListen, Advertise: s.gossipAdvertise, Seeds: s.join, Keys: keys, Region: s.region(), Name: s.nodeName,
@@ -309,7 +320,10 @@ func (n *node) newDNS(find func(netip.Addr) (geo.Point, bool), log *slog.Logger,
 func (n *node) gossiping(alive, serving context.Context) error {
 	stop := context.AfterFunc(alive, n.gossip.Refresh)
 	defer stop()
-	return n.gossip.Run(serving)
+	group, serving := errgroup.WithContext(serving)
+	group.Go(func() error { return n.followGossipKeys(serving, 2*time.Second) })
+	group.Go(func() error { return n.gossip.Run(serving) })
+	return group.Wait()
 }
 
 // moveLive asks live clients to go elsewhere when this node's region is drained.

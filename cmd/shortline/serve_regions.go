@@ -23,6 +23,7 @@ import (
 	"github.com/shortline/shortline/edge"
 	"github.com/shortline/shortline/geo"
 	"github.com/shortline/shortline/internal/peer"
+	"github.com/shortline/shortline/internal/pki"
 	"github.com/shortline/shortline/regions"
 	"github.com/shortline/shortline/regions/agent"
 	"github.com/shortline/shortline/regions/control"
@@ -48,7 +49,7 @@ type regionsSettings struct {
 func (s *regionsSettings) flags(f *pflag.FlagSet) {
 	s.operateSettings.bind(f)
 	f.StringToStringVar(&s.controlVoters, "control-voters", nil, "`region=address` of the voter of each region, the same on every node: several regions then agree on which of them takes writes")
-	f.StringVar(&s.controlListen, "control-listen", "", "`address` at which this node is the voter of its region; for a private network, it is authenticated but not encrypted")
+	f.StringVar(&s.controlListen, "control-listen", "", "`address` at which this node is the voter of its region")
 	f.StringToStringVar(&s.dbAgents, "db-agents", nil, "`region=address` of each region's database agent")
 	f.StringToStringVar(&s.places, "places", nil, "`region=LAT/LNG` of regions that are not known by their names, such as lab=39.04/-77.49; looked at only when a cluster of regions is set up")
 	f.StringToStringVar(&s.reach, "reach", nil, "`address=address` for other nodes' cluster addresses that are reached from here at another one, through a proxy or a translation of addresses")
@@ -78,6 +79,9 @@ func (s *serveSettings) validateRegions() error {
 	}
 	if !r.witness && (s.postgres == "" || s.clusterListen == "") {
 		faults = append(faults, errors.New("--control-voters needs --postgres, the region's own server, and --cluster-listen, where other regions reach this node"))
+	}
+	if err := s.identity.refuseOpen("control-listen", r.controlListen, s.identity.on(), needsTLS); err != nil {
+		faults = append(faults, err)
 	}
 	for _, flag := range []map[string]string{r.dbAgents, r.places} {
 		for id := range flag {
@@ -158,15 +162,15 @@ type plane struct {
 }
 
 // newPlane makes the parts and opens the control port.
-func (s *serveSettings) newPlane(log *slog.Logger, r prometheus.Registerer) (*plane, error) {
+func (s *serveSettings) newPlane(id *pki.Identity, log *slog.Logger, r prometheus.Registerer) (*plane, error) {
 	p := &plane{s: s, log: log}
 	cfg := s.controlConfig()
-	cfg.Log, cfg.Registerer = log, r
+	cfg.Identity, cfg.Log, cfg.Registerer = id, log, r
 	var err error
 	if p.node, err = control.New(cfg); err != nil {
 		return nil, err
 	}
-	if p.client, err = peer.NewClient(s.clusterKey); err != nil {
+	if p.client, err = peer.NewClient(s.clusterKey, id); err != nil {
 		return nil, err
 	}
 	if !s.witness {

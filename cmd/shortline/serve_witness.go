@@ -20,7 +20,11 @@ func (a *app) serveWitness(ctx context.Context, s *serveSettings, log *slog.Logg
 		return err
 	}
 	defer func() { _ = admin.Close() }()
-	p, err := s.newPlane(log, registry)
+	id, err := s.identity.load(s.deployment, s.edge.Region, log, registry)
+	if err != nil {
+		return err
+	}
+	p, err := s.newPlane(id, log, registry)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/shortline/shortline/internal/pki"
 )
 
 // maxCallBytes bounds both bodies of a Call.
@@ -20,15 +22,16 @@ const maxCallBytes = 4 << 20
 type Client struct {
 	signer    *Signer
 	transport *http.Transport
+	scheme    string
 }
 
-// NewClient makes a Client that signs with the key. The error is ErrNoKey.
-func NewClient(key string) (*Client, error) {
+// NewClient makes a Client that signs with the key and shows the identity (nil: it speaks without TLS). The error is ErrNoKey.
+func NewClient(key string, id *pki.Identity) (*Client, error) {
 	s, err := NewSigner(key)
 	if err != nil {
 		return nil, err
 	}
-	return &Client{signer: s, transport: NewTransport()}, nil
+	return &Client{signer: s, transport: NewTransport(id), scheme: Scheme(id)}, nil
 }
 
 // Call posts in as JSON to a path at addr ("host:port") and decodes the answer into out, nil where it is of no interest.
@@ -42,7 +45,7 @@ func (c *Client) Call(ctx context.Context, addr, path string, in, out any) error
 	if err != nil {
 		return fmt.Errorf("call %s at %s: %w", path, addr, err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.scheme+addr+path, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("call %s at %s: %w", path, addr, err)
 	}

@@ -53,12 +53,12 @@ func TestCall(t *testing.T) {
 	addr := serve(t, testKey)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	mine, err := NewClient(testKey)
+	mine, err := NewClient(testKey, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer mine.Close()
-	stranger, _ := NewClient("another key of some length")
+	stranger, _ := NewClient("another key of some length", nil)
 	defer stranger.Close()
 
 	var a answer
@@ -91,7 +91,7 @@ func TestCall(t *testing.T) {
 }
 
 func TestShortKeysAreRefused(t *testing.T) {
-	_, a := NewClient("short")
+	_, a := NewClient("short", nil)
 	_, b := NewVerifier("short", nil)
 	if !errors.Is(a, ErrNoKey) || !errors.Is(b, ErrNoKey) {
 		t.Error(a, b)

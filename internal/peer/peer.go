@@ -2,15 +2,22 @@
 // knowledge, one kept connection a pair, and requests signed with the cluster key.
 //
 // It promises that a request which was not signed by somebody who has the key, was changed on its way, is too old or was
-// here before is refused before its body is acted on. It knows nothing of what is asked. Without TLS nothing is encrypted and answers are
-// not signed: the network between nodes has to be private then.
+// here before is refused before its body is acted on. It knows nothing of what is asked. With an Identity both ends show certificates
+// too; without one nothing is encrypted and answers are not signed: the network between nodes has to be private then.
 package peer
 
 import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
+
+	"github.com/shortline/shortline/internal/pki"
 )
 
 // The version that this binary speaks, and the lowest that a receiver of its messages must speak.
@@ -66,8 +73,8 @@ type Refusal struct {
 func (r *Refusal) Error() string { return string(r.Kind) + ": " + r.Detail }
 
 // NewTransport keeps a connection to each peer and finds out by pings when the other end is dead or frozen: a request
-// itself may rightly take as long as a write may be held.
-func NewTransport() *http.Transport {
+// itself may rightly take as long as a write may be held. id is nil for connections without TLS; URLs begin with Scheme(id).
+func NewTransport(id *pki.Identity) *http.Transport {
 	t := &http.Transport{
 		Protocols:          new(http.Protocols),
 		DialContext:        (&net.Dialer{Timeout: time.Second, KeepAlive: 15 * time.Second}).DialContext,
@@ -75,12 +82,72 @@ func NewTransport() *http.Transport {
 		IdleConnTimeout:    90 * time.Second,
 		HTTP2:              &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: time.Second, WriteByteTimeout: 5 * time.Second},
 	}
-	t.Protocols.SetUnencryptedHTTP2(true)
+	if id == nil {
+		t.Protocols.SetUnencryptedHTTP2(true)
+		return t
+	}
+	t.Protocols.SetHTTP2(true)
+	t.DialTLSContext = dialTLS(t.DialContext, id.Client("", "h2"))
 	return t
 }
 
-// NewServer speaks HTTP/2 with prior knowledge and nothing else: one protocol to bound, and one connection a peer. No
-// answer may take longer than slowest.
+// Scheme is how the URLs of calls begin.
+func Scheme(id *pki.Identity) string {
+	if id == nil {
+		return "http://"
+	}
+	return "https://"
+}
+
+// dialTLS makes a handshake a part of dialing: while it fails, nothing was sent.
+func dialTLS(dial func(ctx context.Context, network, addr string) (net.Conn, error), cfg *tls.Config) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+		defer cancel()
+		secure := tls.Client(conn, cfg)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = conn.Close()
+			return nil, &net.OpError{Op: "dial", Net: network, Addr: conn.RemoteAddr(), Err: fmt.Errorf("TLS: %w", err)}
+		}
+		return secure, nil
+	}
+}
+
+// handshakeTimeout bounds a handshake of TLS.
+const handshakeTimeout = 3 * time.Second
+
+// NeverSent tells of an error of a request whether it surely was not acted on: nobody was reached, or the other end refused this one's
+// certificate, which in TLS 1.3 shows after the handshake.
+func NeverSent(err error) bool {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return true
+	}
+	return op != nil && op.Op == "remote error" && slices.Contains(certificateAlerts, op.Err.Error())
+}
+
+// certificateAlerts are how crypto/tls words them.
+var certificateAlerts = func() (all []string) {
+	for _, code := range []tls.AlertError{42, 43, 44, 45, 46, 48, 49, 116} {
+		all = append(all, code.Error())
+	}
+	return all
+}()
+
+// Listen is what a Server listens on: TLS over l, or l itself where id is nil.
+func Listen(l net.Listener, id *pki.Identity) net.Listener {
+	if id == nil {
+		return l
+	}
+	return tls.NewListener(l, id.Server("h2"))
+}
+
+// NewServer speaks HTTP/2 and nothing else, with prior knowledge or over TLS as its listener has it (see Listen): one protocol to bound,
+// and one connection a peer. No answer may take longer than slowest.
 func NewServer(handler http.Handler, slowest time.Duration, log *slog.Logger) *http.Server {
 	s := &http.Server{
 		Handler: handler, Protocols: new(http.Protocols),
@@ -90,5 +157,6 @@ func NewServer(handler http.Handler, slowest time.Duration, log *slog.Logger) *h
 		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	s.Protocols.SetUnencryptedHTTP2(true)
+	s.Protocols.SetHTTP2(true)
 	return s
 }

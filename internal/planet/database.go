@@ -78,6 +78,11 @@ func (d *Database) start(ctx context.Context) error {
 func (p *Planet) databaseArgs(d *Database) ([]string, error) {
 	args := []string{"db", "--region", string(d.region.ID), "--db-dir", d.dir, "--db-bound",
 		"--postgres-listen", d.addr.addr(), "--agent-listen", d.agent.addr(), "--agent-metrics-listen", d.metrics.addr(), "--db-init-sql", p.schemaFile()}
+	identity, err := p.identity(d.region.ID, d.name)
+	if err != nil {
+		return nil, err
+	}
+	args = append(args, identity...)
 	if d.region.ID == p.first() {
 		args = append(args, "--db-init")
 	} else {

@@ -65,6 +65,16 @@ func (n *Node) API() string { return "http://" + n.api.addr() }
 // Admin is the base URL of the admin port.
 func (n *Node) Admin() string { return "http://" + n.admin.addr() }
 
+// Internal are the addresses at which the node listens for others of the deployment, by the flag: cluster-listen, gossip-listen and, for a
+// voter, control-listen.
+func (n *Node) Internal() map[string]string {
+	all := map[string]string{"cluster-listen": n.cluster.addr(), "gossip-listen": n.gossip.addr()}
+	if n.control != nil {
+		all["control-listen"] = n.control.addr()
+	}
+	return all
+}
+
 // heard looks for the ready line, and drops the hints that a node has for whoever started it by hand.
 func (n *Node) heard(line string) (show bool) {
 	n.program.heard(line)
@@ -115,9 +125,14 @@ func (p *Planet) nodeSettings(n *Node) (nodeSettings, error) {
 		args: []string{"serve", "--region", string(n.region.ID), "--data", n.dir, "--node-name", n.name,
 			"--listen", n.api.addr(), "--admin-listen", n.admin.addr(), "--cluster-listen", n.cluster.addr(), "--gossip-listen", n.gossip.addr(),
 			"--region-point", fmt.Sprintf("%g,%g", n.region.At.Lat, n.region.At.Lng),
-			"--redis", strings.Join(n.region.Redis.Addrs(), ","), "--deployment", "planet", "--shutdown-timeout", "3s"},
+			"--redis", strings.Join(n.region.Redis.Addrs(), ","), "--shutdown-timeout", "3s"},
 		env: []string{"SHORTLINE_POSTGRES=" + db.DSN("shortline_writer", database), "SHORTLINE_POSTGRES_OWNER=" + db.DSN("shortline_owner", database), "SHORTLINE_CLUSTER_KEY=" + p.clusterKey},
 	}
+	identity, err := p.identity(n.region.ID, n.name)
+	if err != nil {
+		return nodeSettings{}, err
+	}
+	s.args = append(s.args, identity...)
 	var seeds []string
 	for _, r := range p.regions {
 		seeds = append(seeds, r.Nodes[0].gossip.addr())
@@ -186,8 +201,13 @@ func (p *Planet) manyRegions(n *Node, s *nodeSettings) error {
 
 // witnessSettings are those of a voter without data.
 func (p *Planet) witnessSettings(n *Node) (nodeSettings, error) {
-	s := nodeSettings{args: []string{"serve", "--witness", "--region", string(witnessID), "--data", n.dir, "--node-name", n.name, "--deployment", "planet", "--admin-listen", n.admin.addr()},
+	s := nodeSettings{args: []string{"serve", "--witness", "--region", string(witnessID), "--data", n.dir, "--node-name", n.name, "--admin-listen", n.admin.addr()},
 		env: []string{"SHORTLINE_CLUSTER_KEY=" + p.clusterKey}}
+	identity, err := p.identity(witnessID, n.name)
+	if err != nil {
+		return nodeSettings{}, err
+	}
+	s.args = append(s.args, identity...)
 	return s, p.manyRegions(n, &s)
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/geo"
+	"github.com/shortline/shortline/internal/pki"
 	"github.com/shortline/shortline/regions"
 )
 
@@ -104,6 +105,7 @@ type Planet struct {
 	sockets    string
 	key        string
 	clusterKey string
+	authority  *pki.Authority
 	password   string // of the roles of all databases
 	out        io.Writer
 	own        *output // for what the planet itself has to say
@@ -231,7 +233,10 @@ func (p *Planet) makeFolders() (err error) {
 		}
 		p.say("the user %s may not enter %s: the databases are in %s", account.name, p.dir, p.files)
 	}
-	p.guard, err = startGuard(p.leftovers()...)
+	if p.guard, err = startGuard(p.leftovers()...); err != nil {
+		return err
+	}
+	p.authority, err = pki.Init(filepath.Join(p.dir, "ca"), deployment, time.Now())
 	return err
 }
 
@@ -250,7 +255,7 @@ func (p *Planet) leftovers() []string {
 	if p.files != p.dir {
 		all = append(all, p.files)
 	}
-	return all
+	return append(all, filepath.Join(p.dir, "ca"))
 }
 
 // start starts everything, and brings in the stores.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -137,9 +136,8 @@ func (n *Node) hint(leader regions.ID) {
 
 // undone tells whether a proposal surely was not made: nobody was there to hear it.
 func undone(err error) bool {
-	var op *net.OpError
 	var why *peer.Refusal
-	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &why) && why.Kind != peer.Failed || errors.Is(err, errNotAsked)
+	return peer.NeverSent(err) || errors.As(err, &why) && why.Kind != peer.Failed || errors.Is(err, errNotAsked)
 }
 
 var errNotAsked = errors.New("it was not asked")

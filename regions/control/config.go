@@ -1,7 +1,6 @@
 package control
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shortline/shortline/internal/peer"
+	"github.com/shortline/shortline/internal/pki"
 	"github.com/shortline/shortline/regions"
 )
 
@@ -29,8 +29,8 @@ type Config struct {
 	Dir string
 	// ClusterKey is the secret that all nodes have.
 	ClusterKey string
-	// TLS, where set, is used on both ends of the connections between voters; those without it are refused.
-	TLS *tls.Config
+	// Identity, where set, is shown and asked for on every connection; those without it are refused. A voter's is of its region.
+	Identity *pki.Identity
 
 	// Heartbeat is after how long without a leader a voter asks for votes (1 s), Election for how long it asks (1 s), LeaderLease
 	// after how long without a majority a leader gives up (0.5 s). Below that, ordinary distances and busy machines look like failures.

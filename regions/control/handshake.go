@@ -23,7 +23,7 @@ import (
 //	caller:    MAC("call", both nonces, hello)
 //	answerer:  what it has to say of the hello, with its own
 //
-// What follows is neither encrypted nor signed: for that there is Config.TLS.
+// What follows is neither encrypted nor signed: for that there is Config.Identity.
 const (
 	magic            = "SLRAFT1\n"
 	nonceSize        = 32

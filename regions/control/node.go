@@ -72,7 +72,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	client, err := peer.NewClient(cfg.ClusterKey)
+	client, err := peer.NewClient(cfg.ClusterKey, cfg.Identity)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (n *Node) Run(ctx context.Context, l net.Listener) error {
 		group.Go(func() error { return n.follow(alive) })
 		return group.Wait()
 	}
-	p := &port{tls: n.cfg.TLS, streams: n.incoming, calls: newQueue(l.Addr()), answer: n.answer, refused: n.refused}
+	p := &port{identity: n.cfg.Identity, streams: n.incoming, calls: newQueue(l.Addr()), answer: n.answer, refused: n.refused}
 	server := peer.NewServer(n.mux, 30*time.Second, n.log)
 	group.Go(func() error { return p.run(answering, l) })
 	group.Go(func() error {
@@ -252,7 +252,7 @@ func (n *Node) hello(to regions.ID) hello {
 const superseded = "the control state was restored by force without this voter; empty its control folder and start it again"
 
 // answer does the rest of a voter's handshake.
-func (n *Node) answer(conn net.Conn) error {
+func (n *Node) answer(conn net.Conn, region regions.ID) error {
 	_, err := answer(conn, []byte(n.cfg.ClusterKey), func(theirs hello) verdict {
 		v := verdict{Hello: n.hello(theirs.From)}
 		var newer bool
@@ -261,6 +261,8 @@ func (n *Node) answer(conn net.Conn) error {
 		case newer:
 			n.setForeign(superseded)
 		case v.Why != "":
+		case region != "" && region != theirs.From:
+			v.Why = fmt.Sprintf("the certificate shown is of %s, not of %s", region, theirs.From)
 		case theirs.To != n.cfg.Region:
 			v.Why = fmt.Sprintf("this is the voter of %s, not of %s; see to the addresses of --control-voters", n.cfg.Region, theirs.To)
 		case !known || theirs.From == n.cfg.Region:
@@ -289,7 +291,7 @@ func (n *Node) dial(to regions.ID, timeout time.Duration) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if conn, err = n.secure(conn, addr); err != nil {
+	if conn, err = n.secure(conn, to, addr); err != nil {
 		return nil, err
 	}
 	v, err := call(conn, []byte(n.cfg.ClusterKey), n.hello(to))

@@ -5,9 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/shortline/shortline/internal/pki"
+	"github.com/shortline/shortline/regions"
 )
 
 // maxStrangers bounds the connections that have not said yet what they are; more are closed at once.
@@ -16,9 +20,10 @@ const maxStrangers = 128
 // port is the control port: connections between voters and signed calls arrive at one address, told apart by their first
 // bytes, so that a voter has one address in everybody's flags.
 type port struct {
-	tls     *tls.Config
-	answer  func(conn net.Conn) error // the rest of a voter's handshake
-	streams chan net.Conn             // voters' connections, to be taken by whoever runs raft
+	identity *pki.Identity // nil: no TLS
+	// answer does the rest of a voter's handshake; region is that of its certificate, "" without TLS.
+	answer  func(conn net.Conn, region regions.ID) error
+	streams chan net.Conn // voters' connections, to be taken by whoever runs raft
 	calls   *queue
 	refused func(remote net.Addr, err error)
 }
@@ -75,11 +80,21 @@ func (p *port) sort(ctx context.Context, conn net.Conn) error {
 	if err != nil {
 		return err
 	}
-	secure := false
-	if first[0] == 0x16 && p.tls != nil { // the first byte of TLS
-		peeked = &peekedConn{Conn: tls.Server(peeked, p.tls)}
-		peeked.r = bufio.NewReader(peeked.Conn)
-		secure = true
+	var region regions.ID
+	if p.identity != nil {
+		if first[0] != 0x16 { // the first byte of TLS
+			return errors.New("it came without TLS; give every node --cluster-tls-ca, --cluster-tls-cert and --cluster-tls-key")
+		}
+		secure := tls.Server(peeked, p.identity.Server("h2"))
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return fmt.Errorf("TLS: %w", err)
+		}
+		name, err := pki.NameOf(secure.ConnectionState().PeerCertificates[0])
+		if err != nil {
+			return err
+		}
+		region = regions.ID(name.Region)
+		peeked = &peekedConn{Conn: secure, r: bufio.NewReader(secure)}
 	}
 	begin, err := peeked.r.Peek(len(magic))
 	if err != nil {
@@ -91,11 +106,8 @@ func (p *port) sort(ctx context.Context, conn net.Conn) error {
 		}
 		return p.calls.put(ctx, peeked)
 	}
-	if p.tls != nil && !secure {
-		return errors.New("a voter called without TLS")
-	}
 	_, _ = peeked.r.Discard(len(magic)) // it was peeked at
-	if err := p.answer(peeked); err != nil {
+	if err := p.answer(peeked, region); err != nil {
 		return err
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {

@@ -344,19 +344,11 @@ func (regionAddr) Network() string { return "region" }
 func (a regionAddr) String() string { return string(a) }
 
 // secure puts TLS over a connection to another voter, where it is set.
-func (n *Node) secure(conn net.Conn, addr string) (net.Conn, error) {
-	if n.cfg.TLS == nil {
+func (n *Node) secure(conn net.Conn, to regions.ID, addr string) (net.Conn, error) {
+	if n.cfg.Identity == nil {
 		return conn, nil
 	}
-	cfg := n.cfg.TLS.Clone()
-	if cfg.ServerName == "" {
-		host, _, err := net.SplitHostPort(addr)
-		if err != nil {
-			return nil, errors.Join(err, conn.Close())
-		}
-		cfg.ServerName = host
-	}
-	c := tls.Client(conn, cfg)
+	c := tls.Client(conn, n.cfg.Identity.Client(string(to)))
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	if err := c.HandshakeContext(ctx); err != nil {

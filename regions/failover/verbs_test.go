@@ -183,7 +183,7 @@ func TestDeskPassesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.watch.Leads(1, true, 0)
-	client, _ := peer.NewClient(key)
+	client, _ := peer.NewClient(key, nil)
 	defer client.Close()
 	verifier, _ := peer.NewVerifier(key, nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
