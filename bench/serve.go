@@ -123,7 +123,7 @@ func newSource(data *dataset) *source {
 
 func (s *source) touch() {
 	t := replication.Token{Epoch: 1, XID: 1}
-	s.applied.Store(&replication.Applied{Token: t, Text: t.String(), At: time.Now()})
+	s.applied.Store(&replication.Applied{Token: t, Shows: t, Text: t.String(), At: time.Now()})
 }
 
 // follow keeps the position fresh until ctx ends, as a feed does that finds nothing new.
@@ -145,10 +145,10 @@ func (s *source) Covers() *replication.Applied  { return s.applied.Load() }
 func (s *source) Ahead(context.Context) (replication.Token, error) {
 	return s.applied.Load().Token, nil
 }
-func (s *source) Failure() string                                     { return "" }
-func (s *source) Wait(context.Context, replication.Token) error       { return nil }
-func (s *source) Latest(context.Context) error                        { return nil }
-func (s *source) Settle(_ context.Context, _ replication.Token) error { return nil }
+func (s *source) Failure() string                                                      { return "" }
+func (s *source) Wait(context.Context, replication.Token) error                        { return nil }
+func (s *source) Latest(context.Context, time.Duration) error                          { return nil }
+func (s *source) Settle(_ context.Context, _ replication.Token, _ time.Duration) error { return nil }
 func (s *source) Submit(context.Context, replication.Write) (replication.Result, replication.Token, error) {
 	return replication.Result{}, replication.Token{}, replication.ErrClosed
 }

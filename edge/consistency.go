@@ -56,7 +56,7 @@ func (p *position) raise(t replication.Token, text string) {
 // position that memory had when the read began.
 func (s *Server) cover(pos *position) {
 	if c := s.feed.Covers(); c != nil && c != pos.applied {
-		pos.raise(c.Token, c.Text)
+		pos.raise(c.Shows, c.Text)
 	}
 }
 
@@ -83,7 +83,7 @@ func (s *Server) read(r *http.Request, level consistency) (position, error) {
 	}
 	switch {
 	case level == consistencyStrong:
-		if err := s.wait(r.Context(), s.feed.Latest); err != nil {
+		if err := s.wait(r.Context(), func(ctx context.Context) error { return s.feed.Latest(ctx, s.cfg.SessionWait) }); err != nil {
 			return position{}, err
 		}
 		fallthrough // a strong read does not go back behind its own session either
@@ -99,7 +99,7 @@ func (s *Server) read(r *http.Request, level consistency) (position, error) {
 		return position{}, &apiError{kind: kindNotReady, detail: "this node is still loading its first snapshot", retryAfter: time.Second}
 	}
 	pos := position{state: st, applied: applied, sent: sent, have: have}
-	pos.raise(applied.Token, applied.Text)
+	pos.raise(applied.Shows, applied.Text)
 	return pos, nil
 }
 
@@ -128,22 +128,27 @@ func (s *Server) satisfy(ctx context.Context, t replication.Token, have bool) er
 	if a := s.feed.Applied(); !have || a != nil && a.Satisfies(t) {
 		return nil
 	}
-	return s.wait(ctx, func(ctx context.Context) error { return s.feed.Settle(ctx, t) })
+	return s.wait(ctx, func(ctx context.Context) error { return s.feed.Settle(ctx, t, s.cfg.SessionWait) })
 }
 
 // wait bounds a wait for the feed; running out of time is a problem of its own, unlike the client going away.
 func (s *Server) wait(ctx context.Context, until func(context.Context) error) error {
-	bounded, cancel := context.WithTimeout(ctx, s.cfg.SessionWait)
+	hold := max(s.cfg.SessionWait, s.cfg.WriteHold)
+	bounded, cancel := context.WithTimeout(ctx, hold)
 	defer cancel()
 	began := time.Now()
 	err := until(bounded)
 	s.metrics.waited(err, time.Since(began))
 	if errors.Is(err, ErrNotPrimary) && ctx.Err() == nil {
-		return &apiError{kind: kindNoPrimary, detail: "nobody could tell within " + s.cfg.SessionWait.String() + " what is committed; read with consistency=eventual, or try again",
+		return &apiError{kind: kindNoPrimary, detail: "nobody could tell within " + hold.String() + " what is committed; read with consistency=eventual, or try again",
 			retryAfter: time.Second, cause: err}
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, replication.ErrTokenLost) {
-		return &apiError{kind: kindBehind, detail: "this node has not caught up with what was asked for within " + s.cfg.SessionWait.String() +
+		waited := s.cfg.SessionWait
+		if !errors.Is(err, replication.ErrBehind) {
+			waited = hold
+		}
+		return &apiError{kind: kindBehind, detail: "this node has not caught up with what was asked for within " + waited.String() +
 			"; try again, or read with consistency=eventual", retryAfter: time.Second, cause: err}
 	}
 	return err

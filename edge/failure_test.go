@@ -195,7 +195,7 @@ func TestNotReady(t *testing.T) {
 	n.get(t, "/v1/nearby?lat=91&lng=0").wantProblem(t, 422, "invalid-request")
 
 	n.store.snapshot.set(nil)
-	if err := n.feed.Latest(t.Context()); err != nil {
+	if err := n.feed.Latest(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	n.get(t, "/healthz").want(t, 200)

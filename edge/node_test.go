@@ -119,7 +119,7 @@ func newTestNode(t testing.TB, setups ...func(*nodeSetup)) *testNode {
 	n.run(t, &setup)
 	n.client, n.plain = &http.Client{Transport: &checkedTransport{t: t, node: n, next: newTransport(t)}, CheckRedirect: noRedirect}, &http.Client{Transport: newTransport(t), CheckRedirect: noRedirect}
 	if setup.faults == nil {
-		if err := n.feed.Latest(t.Context()); err != nil {
+		if err := n.feed.Latest(t.Context(), time.Minute); err != nil {
 			t.Fatal(err)
 		}
 	}

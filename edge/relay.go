@@ -35,12 +35,16 @@ func newRelayer() *relayer {
 }
 
 // relay answers a read that failed with err because this node cannot serve it: the nearest other node that can is asked,
-// once. A node that is asked in this way does not ask another. It returns err where that does not help either.
+// once, and where this node's database is behind, one of the primary region. A node that is asked in this way does not ask
+// another. It returns err where that does not help either.
 func (s *steering) relay(c echo.Context, err error) error {
-	if kind := asAPIError(err).kind.name; kind != kindNotReady.name && kind != kindStoreUnavailable.name {
-		return err
+	base := ""
+	switch asAPIError(err).kind.name {
+	case kindNotReady.name, kindStoreUnavailable.name:
+		base = s.helper()
+	case kindBehind.name:
+		base = s.ahead()
 	}
-	base := s.helper()
 	if base == "" {
 		return err
 	}
@@ -76,23 +80,36 @@ func (s *steering) relay(c echo.Context, err error) error {
 // helper is the base URL of the node that a read is passed on to: of this region first, then of the nearest that is fit.
 func (s *steering) helper() string {
 	v := s.look()
-	pick := func(p *regions.Place) string {
-		if p == nil {
-			return ""
-		}
-		for i := range p.Nodes {
-			if n := &p.Nodes[i]; n.Name != v.Self && n.Ready() && n.API != "" && n.API != s.cfg.URL {
-				return n.API
-			}
-		}
-		return ""
-	}
-	if base := pick(v.Place(s.region)); base != "" {
+	if base := s.other(v, v.Place(s.region)); base != "" {
 		return base
 	}
 	for _, c := range v.Route(regions.Client{Point: s.cfg.Point}, nil).Choices {
-		if base := pick(c.Place); base != "" {
+		if base := s.other(v, c.Place); base != "" {
 			return base
+		}
+	}
+	return ""
+}
+
+// ahead is the base URL of a node of the primary region, which lacks nothing that was acknowledged; "" in that region itself.
+func (s *steering) ahead() string {
+	v := s.look()
+	for i := range v.Places {
+		if p := &v.Places[i]; p.Primary && p.ID != s.region {
+			return s.other(v, p)
+		}
+	}
+	return ""
+}
+
+// other is the base URL of a node of the region that is ready and is not this one.
+func (s *steering) other(v *regions.View, p *regions.Place) string {
+	if p == nil {
+		return ""
+	}
+	for i := range p.Nodes {
+		if n := &p.Nodes[i]; n.Name != v.Self && n.Ready() && n.API != "" && n.API != s.cfg.URL {
+			return n.API
 		}
 	}
 	return ""

@@ -32,7 +32,8 @@ type Config struct {
 	Version string
 	// WriteHold bounds how long a write may wait to become durable (10 s).
 	WriteHold time.Duration
-	// SessionWait bounds how long a read waits for its token or for strong consistency (2 s).
+	// SessionWait bounds how long a read waits for its token or for strong consistency (2 s). While the primary cannot be asked, as
+	// it is being moved, reads wait as long as writes are held.
 	SessionWait time.Duration
 	// ReadLimit bounds one nearby search (2 s).
 	ReadLimit time.Duration
@@ -103,8 +104,8 @@ type Follower interface {
 	Ahead(ctx context.Context) (replication.Token, error)
 	Failure() string
 	Wait(ctx context.Context, t replication.Token) error
-	Latest(ctx context.Context) error
-	Settle(ctx context.Context, t replication.Token) error
+	Latest(ctx context.Context, within time.Duration) error
+	Settle(ctx context.Context, t replication.Token, within time.Duration) error
 }
 
 // Deps is what a Server is made of.

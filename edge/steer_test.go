@@ -246,6 +246,31 @@ func TestRelay(t *testing.T) {
 	lame.get(t, "/v1/nearby?lat=40.7&lng=-74").wantProblem(t, 503, "not-ready")
 }
 
+// TestRelayBehind: a session whose node stays behind is answered by the primary region, and by no other.
+func TestRelayBehind(t *testing.T) {
+	var p planet
+	p.usual()
+	able := newTestNode(t, func(s *nodeSetup) { s.edge.Region, s.view = "eu-west", p.view.Load })
+	able.put(t, shortline.Store{ID: "a", Name: "A"})
+	wrote := able.write(t, http.MethodPost, "/v1/stores/a/queue", `{"length":3}`).want(t, 200).token(t)
+	send := "Shortline-Token: " + wrote.String()
+	late := newTestNode(t, inUSEast(&p), func(s *nodeSetup) { s.edge.SessionWait, s.edge.WriteHold = 20*time.Millisecond, 20*time.Millisecond })
+	late.store.head.set(broken) // it cannot ask what the token means
+	primary := func(id regions.ID) {
+		p.set(&regions.State{Primary: id}, regionNode("us-east", virginia, late.api), regionNode("eu-west", dublin, able.api))
+	}
+	primary("us-east")
+	late.get(t, "/v1/stores/a/queue", send).wantProblem(t, 503, "behind-token")
+	primary("eu-west")
+	rep := late.get(t, "/v1/stores/a/queue", send, lenientRequest).want(t, 200)
+	if !strings.Contains(string(rep.body), `"length":3`) || rep.header.Get("Shortline-Region") != "eu-west" || rep.header.Get("Shortline-Relayed") != "us-east" {
+		t.Errorf("%s %v", rep.body, rep.header)
+	}
+	if got := rep.token(t); got.Less(wrote) {
+		t.Errorf("the token %v is before the one that was sent, %v", got, wrote)
+	}
+}
+
 // countingProxy passes requests on and counts them.
 func countingProxy(t *testing.T, target string, count *atomic.Int64) string {
 	t.Helper()

@@ -93,8 +93,12 @@ type Feed struct {
 
 // Applied is how far the memory of a node has come.
 type Applied struct {
+	// Token is how far: memory satisfies what is not past it. It moves with the database's log, also where nothing is written.
 	Token Token
-	// Text is Token.String(), made once.
+	// Shows stands for what memory shows, and for no more: the last change that it took over, with the log position of then. So
+	// that it outlives a failover whenever what was shown does. Right after a snapshot it is Token.
+	Shows Token
+	// Text is Shows.String(), made once.
 	Text string
 	// At is a time as of which memory holds everything that had been committed, also by transactions that an older one,
 	// still open, kept out of the feed for a while. Memory is at most this old.
@@ -188,16 +192,23 @@ func (f *Feed) Applied() *Applied { return f.applied.Load() }
 // node, by an older one. It is nil before the first snapshot is in service.
 func (f *Feed) Covers() *Applied { return f.covers.Load() }
 
-// cover is called before memory in service takes over what the token stands for.
-func (f *Feed) cover(t Token) {
-	if old := f.covers.Load(); old == nil || old.Token != t {
-		f.covers.Store(&Applied{Token: t, Text: t.String(), cfg: &f.cfg})
+// cover is called before memory in service takes over what shows stands for, which is not past t.
+func (f *Feed) cover(t, shows Token) {
+	if old := f.covers.Load(); old == nil || old.Shows != shows {
+		f.covers.Store(&Applied{Token: t, Shows: shows, Text: shows.String(), cfg: &f.cfg})
 	}
 }
 
 // Ahead returns a token that stands for everything that the source had when it was called, which memory may not have yet:
 // for whoever has read the source itself.
 func (f *Feed) Ahead(ctx context.Context) (Token, error) {
+	if n, ok := f.source.(Newest); ok {
+		t, err := n.Newest(ctx)
+		if err != nil {
+			return t, fmt.Errorf("read the newest change: %w", err)
+		}
+		return t, nil
+	}
 	head, err := f.source.Head(ctx)
 	if err != nil {
 		return Token{}, fmt.Errorf("read how far the database is: %w", err)
@@ -247,17 +258,19 @@ func (f *Feed) Wait(ctx context.Context, t Token) error {
 	}
 }
 
-func (f *Feed) advanceTo(t Token, at time.Time) {
+func (f *Feed) advanceTo(t, shows Token, at time.Time) {
 	old := f.applied.Load()
-	if old != nil && old.Token == t {
-		a := &Applied{Token: t, Text: old.Text, At: at, cfg: &f.cfg}
-		f.covers.Store(a)
-		f.applied.Store(a)
-		return
+	a := &Applied{Token: t, Shows: shows, At: at, cfg: &f.cfg}
+	if old != nil && old.Shows == shows {
+		a.Text = old.Text
+	} else {
+		a.Text = shows.String()
 	}
-	a := &Applied{Token: t, Text: t.String(), At: at, cfg: &f.cfg}
 	f.covers.Store(a)
 	f.applied.Store(a)
+	if old != nil && old.Token == t {
+		return
+	}
 	f.mu.Lock()
 	close(f.advance)
 	f.advance = make(chan struct{})

@@ -86,6 +86,32 @@ func TestFeedForkBehindMemory(t *testing.T) {
 	}
 }
 
+// The region whose database is promoted as it is reads nothing anew, though the end of its log, of which memory's position was a
+// bound, is dropped. Where the server was stopped meanwhile nobody knows what became of it.
+func TestFeedServerIsPromoted(t *testing.T) {
+	for name, c := range map[string]struct {
+		server    uint64
+		snapshots int
+	}{"the same run": {1, 1}, "mutant: it does not tell": {0, 2}} {
+		synctest.Test(t, func(t *testing.T) {
+			db := newDatabase()
+			db.server = c.server
+			db.setLineage(replication.Lineage{Epoch: 1})
+			db.begin().put("s", "kept").commit()
+			f := startFeed(t, db, replication.FeedConfig{Lineage: db.Lineage})
+			db.setLineage(replication.Lineage{Epoch: 2, Fork: db.save().lsn - 5})
+			db.promote()
+			if err := f.Wait(t.Context(), db.begin().put("s", "new").commit()); err != nil {
+				t.Fatal(err)
+			}
+			f.expect("s", "new", -1)
+			if begun, _ := f.node.counts(); begun != c.snapshots {
+				t.Errorf("%s: %d snapshots, want %d", name, begun, c.snapshots)
+			}
+		})
+	}
+}
+
 // A fork that memory had not come to, or at which nothing was lost, costs nothing.
 func TestFeedForkAheadOfMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -166,7 +192,7 @@ func TestFeedForkMissed(t *testing.T) {
 		f.db.setLineage(replication.Lineage{Epoch: 3, Fork: 1000})
 		time.Sleep(time.Minute)
 		f.db.breakReads("", nil)
-		if err := f.Latest(t.Context()); err != nil {
+		if err := f.Latest(t.Context(), time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		f.expectNewHistory(t)
@@ -228,7 +254,7 @@ func TestFeedDatabaseGoesBackDuringTheSnapshot(t *testing.T) {
 			return nil
 		})
 		f := startFeed(t, db, replication.FeedConfig{Chunk: 1})
-		if err := f.Latest(t.Context()); err != nil {
+		if err := f.Latest(t.Context(), time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		if d := db.differences(f.node.inService()); len(d) > 0 {
@@ -255,7 +281,7 @@ func TestFeedEpochDuringTheSnapshot(t *testing.T) {
 			f := startFeed(t, db, replication.FeedConfig{Lineage: db.Lineage})
 			time.Sleep(time.Second)
 			holding.rollback()
-			if err := f.Latest(t.Context()); err != nil {
+			if err := f.Latest(t.Context(), time.Minute); err != nil {
 				t.Fatal(err)
 			}
 			f.expect("s", "here", -1)

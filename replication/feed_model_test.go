@@ -28,6 +28,7 @@ type database struct {
 	epoch   uint64
 	next    uint64 // the XID that the next transaction gets
 	lsn     uint64
+	server  uint64 // the run of it; 0: it does not tell
 	open    map[uint64]bool
 	stores  map[shortline.StoreID]*storeRow
 	keys    map[shortline.KeyID]shortline.Key
@@ -197,6 +198,17 @@ func (db *database) rewind(s *saved) {
 	db.epoch, db.next, db.lsn, db.pruned = s.epoch, s.next, s.lsn, s.pruned
 	db.stores, db.keys, db.changes = copyStores(s.stores), maps.Clone(s.keys), slices.Clone(s.changes)
 	db.open = map[uint64]bool{}
+	if db.server > 0 {
+		db.server++
+	}
+}
+
+// promote begins the next epoch where the database is. What was open is gone.
+func (db *database) promote() {
+	db.mu.Lock()
+	db.open = map[uint64]bool{}
+	db.mu.Unlock()
+	db.begin().beginEpoch().commit()
 }
 
 func copyStores(from map[shortline.StoreID]*storeRow) map[shortline.StoreID]*storeRow {
@@ -248,7 +260,7 @@ func (db *database) count(name string) int {
 }
 
 func (db *database) head() replication.Head {
-	h := replication.Head{Epoch: db.epoch, Horizon: db.next, XMax: db.next, LSN: db.lsn}
+	h := replication.Head{Epoch: db.epoch, Horizon: db.next, XMax: db.next, LSN: db.lsn, Server: db.server}
 	for xid := range db.open {
 		if !db.careless {
 			h.Horizon = min(h.Horizon, xid)

@@ -81,6 +81,7 @@ type tail struct {
 	// outlives an epoch.
 	begun     history
 	installed bool
+	shows     Token // what memory shows, once installed
 	next      mark
 	asOf      time.Time // of memory, once installed
 	active    time.Time // when something came last
@@ -148,12 +149,12 @@ func (t *tail) take(ctx context.Context, page Page, at time.Time) (wait time.Dur
 	}
 	t.held = time.Time{}
 	if n := len(page.Changes); n > 0 {
-		if t.installed {
-			f.cover(page.Head.end())
+		last := page.Changes[n-1]
+		if t.shows = (Token{Epoch: last.Epoch, XID: last.XID, LSN: page.Head.LSN}); t.installed {
+			f.cover(page.Head.end(), t.shows)
 		}
 		t.view.Apply(page.Changes)
 		f.changes.Add(float64(n))
-		last := page.Changes[n-1]
 		t.cursor = Cursor{XID: last.XID, ID: last.ID}
 		t.active = time.Now()
 	}
@@ -189,7 +190,8 @@ func (t *tail) advance(head Head, at time.Time) {
 	f := t.feed
 	if head.Horizon >= t.next.xmax {
 		if !t.installed {
-			f.cover(head.end())
+			t.shows = head.end() // of the snapshot's rows it is not known which changes made them
+			f.cover(t.shows, t.shows)
 			f.target.Install(t.view)
 			t.installed = true
 			f.local.Store(nil)
@@ -205,7 +207,7 @@ func (t *tail) advance(head Head, at time.Time) {
 		}
 		return
 	}
-	f.advanceTo(head.end(), t.asOf)
+	f.advanceTo(head.end(), t.shows, t.asOf)
 	if f.failure.Swap(nil) != nil {
 		f.cfg.Log.Info("the feed follows again")
 	}

@@ -73,10 +73,10 @@ func (f *Feed) fallBack(ctx context.Context) {
 		return
 	}
 	view.Built()
-	f.cover(info.Token)
+	f.cover(info.Token, info.Token)
 	f.target.Install(view)
 	f.local.Store(&info)
-	f.advanceTo(info.Token, info.At)
+	f.advanceTo(info.Token, info.Token, info.At)
 	f.cfg.Log.Warn("the database cannot be read; the node answers from its local snapshot", "stores", info.Rows, "as_of", info.At,
 		"age_seconds", time.Since(info.At).Seconds())
 }

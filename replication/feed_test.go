@@ -274,7 +274,7 @@ func TestFeedLatest(t *testing.T) {
 		f := startFeed(t, db, replication.FeedConfig{})
 		older := db.begin()
 		db.begin().put("s", "committed before").commit()
-		waiting := async(func() error { return f.Latest(t.Context()) })
+		waiting := async(func() error { return f.Latest(t.Context(), time.Minute) })
 		younger := db.begin()
 		blocked(t, waiting, "a transaction begun before the call is open")
 		older.commit()
@@ -286,7 +286,7 @@ func TestFeedLatest(t *testing.T) {
 
 		broken := errors.New("broken")
 		db.setBefore(func(context.Context, string) error { return broken })
-		if err := f.Latest(t.Context()); !errors.Is(err, broken) {
+		if err := f.Latest(t.Context(), time.Minute); !errors.Is(err, broken) {
 			t.Errorf("Latest of a database that cannot be read: %v", err)
 		}
 	})
@@ -346,7 +346,7 @@ func (v coverView) Apply(changes []shortline.Change) {
 	v.View.Apply(changes)
 	if at := v.n.position(v.n.feed); at != nil {
 		for i := range changes {
-			if at.Token.XID < changes[i].XID {
+			if at.Shows.XID < changes[i].XID {
 				v.n.short++
 			}
 		}

@@ -26,13 +26,21 @@ func (f *Feed) newest(ctx context.Context) (Head, error) {
 // latestPause is the time between two attempts to learn how far the primary is.
 const latestPause = 50 * time.Millisecond
 
-// Latest blocks until memory holds everything that had been committed when it was called: what a strong read waits for. While
-// nobody may speak for the primary, it waits for somebody who may; then the error is the last that was met, and wraps ErrNotPrimary.
-func (f *Feed) Latest(ctx context.Context) error {
+// ErrBehind says that memory did not come to what was asked for in the time given, although the primary could be asked.
+var ErrBehind = errors.New("memory has not caught up")
+
+// Latest blocks until memory holds everything that had been committed when it was called: what a strong read waits for. Once it
+// is known how far that is, it waits no longer than within; the error is then ErrBehind. While nobody may speak for the primary,
+// it waits for somebody who may; then the error is the last that was met, and wraps ErrNotPrimary.
+func (f *Feed) Latest(ctx context.Context, within time.Duration) error {
 	for {
 		head, err := f.heads.get(ctx)
 		if err == nil {
-			return f.Wait(ctx, Token{Epoch: head.Epoch, XID: head.XMax - 1})
+			err = f.Settle(ctx, Token{Epoch: head.Epoch, XID: head.XMax - 1, LSN: head.LSN}, within)
+			if !errors.Is(err, ErrTokenLost) {
+				return err
+			}
+			continue // an epoch has begun meanwhile: what counts is how far it is
 		}
 		if !errors.Is(err, ErrNotPrimary) {
 			return err
@@ -43,70 +51,82 @@ func (f *Feed) Latest(ctx context.Context) error {
 	}
 }
 
-// Settle blocks until memory holds what the token stands for, or returns ErrTokenLost once it is known that it never will.
-// Otherwise the error is that of ctx. A node that lacks a token is usually just behind; only if it stays so the primary is
-// asked, and if that cannot be asked it goes on waiting.
-func (f *Feed) Settle(ctx context.Context, t Token) error {
-	for patience := f.cfg.Patience; ; patience = max(2*patience, time.Second) {
+// Settle blocks until memory holds what the token stands for, or returns ErrTokenLost once it is known that it never will. A
+// node that lacks a token is usually just behind; only if it stays so the primary is asked. It waits no longer than within from
+// the last time that the primary could not be asked: while the primary moves, the region that a node follows does too. The
+// error is then ErrBehind, or that of ctx, which bounds everything.
+func (f *Feed) Settle(ctx context.Context, t Token, within time.Duration) error {
+	patience := f.cfg.Patience
+	ask, limit := time.NewTimer(patience), time.NewTimer(within)
+	defer ask.Stop()
+	defer limit.Stop()
+	var answer chan error // of the question under way; nil: none is
+	for {
 		f.mu.Lock()
 		advance := f.advance
 		f.mu.Unlock()
-		a := f.applied.Load()
-		if a != nil && a.Satisfies(t) {
+		switch a := f.applied.Load(); {
+		case a == nil:
+		case a.Satisfies(t):
 			return nil
+		case a.Token.Epoch > t.Epoch && !a.kept(t):
+			if done, err := f.settleFormer(ctx, &t, a.Token.Epoch); done || err != nil {
+				return err
+			}
+			continue // it is of the running epoch now
 		}
-		if a != nil && a.Token.Epoch > t.Epoch && !a.kept(t) {
-			return f.settleFormer(ctx, t)
-		}
-		done, err := f.waitFor(ctx, t, patience, advance)
-		if done || err != nil {
-			return err
-		}
-		if err := f.Judge(ctx, t); errors.Is(err, ErrTokenLost) {
-			return err
-		}
-	}
-}
-
-// waitFor waits for the token as long as patience lasts, or until an epoch later than the token's has been applied.
-func (f *Feed) waitFor(ctx context.Context, t Token, patience time.Duration, advance chan struct{}) (done bool, err error) {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	for {
 		f.Poke()
 		select {
 		case <-advance:
-		case <-timer.C:
-			return false, nil
+		case <-ask.C:
+			answer = make(chan error, 1)
+			go func(answer chan error) { answer <- f.Judge(ctx, t) }(answer) // for no longer than a read may take; waited for or not
+		case err := <-answer:
+			answer, patience = nil, max(2*patience, time.Second)
+			switch {
+			case errors.Is(err, ErrTokenLost):
+				return err
+			case err != nil:
+				limit.Reset(within)
+				ask.Reset(within / 4)
+			default:
+				ask.Reset(patience)
+			}
+		case <-limit.C:
+			if answer == nil {
+				return ErrBehind
+			}
+			limit.Reset(within) // nobody has answered in all that time
 		case <-ctx.Done():
-			return false, ctx.Err()
-		}
-		f.mu.Lock()
-		advance = f.advance
-		f.mu.Unlock()
-		switch a := f.applied.Load(); {
-		case a != nil && a.Satisfies(t):
-			return true, nil
-		case a != nil && a.Token.Epoch > t.Epoch && !a.kept(t):
-			return true, f.settleFormer(ctx, t)
+			return ctx.Err()
 		}
 	}
 }
 
+// formerPause is the time between two attempts to find the change row of a token.
+const formerPause = 50 * time.Millisecond
+
 // settleFormer is for a token of a former epoch of which the fork does not tell whether it outlived it: only its change row does.
-func (f *Feed) settleFormer(ctx context.Context, t Token) error {
+// Where that is there, the token becomes one of the running epoch. done says that it is lost.
+func (f *Feed) settleFormer(ctx context.Context, t *Token, epoch uint64) (done bool, err error) {
 	w, ok := f.source.(Witness)
 	if !ok {
-		return ErrTokenLost
+		return true, ErrTokenLost
 	}
-	wrote, err := w.Wrote(ctx, t.Epoch, t.XID)
-	switch {
-	case err != nil:
-		return fmt.Errorf("look for the transaction of a token: %w", err)
-	case !wrote:
-		return ErrTokenLost
+	for {
+		wrote, err := w.Wrote(ctx, t.Epoch, t.XID)
+		switch {
+		case err == nil && !wrote:
+			return true, ErrTokenLost
+		case err == nil:
+			*t = Token{Epoch: epoch, XID: t.XID}
+			return false, nil
+		}
+		// The database is being moved, or does not answer: which does not make the token a lost one.
+		if sleep(ctx, formerPause); ctx.Err() != nil {
+			return true, fmt.Errorf("look for the transaction of a token: %w", err)
+		}
 	}
-	return f.Wait(ctx, Token{Epoch: f.applied.Load().Token.Epoch, XID: t.XID})
 }
 
 // Judge tells what a token that is not satisfied yet means: nil if it only has to be waited for, ErrTokenLost if the primary

@@ -59,6 +59,8 @@ type history struct {
 	// epoch and lsn are those of the last look at the database; lsn is an upper bound of all that was read. horizon is the
 	// greatest that was seen.
 	epoch, lsn, horizon uint64
+	// server is the run of the server from which all has been read since the epoch began, 0 where that was more than one.
+	server uint64
 }
 
 // verdict is what to do with what was read from a database.
@@ -74,7 +76,7 @@ const (
 // beginHistory is for a reader that starts anew, so all it reads is of the database's own epoch; l is nil where history
 // never forks. The verdict is to follow, or that the database must not be read.
 func beginHistory(head Head, l *Lineage) (history, verdict, string) {
-	h := history{epoch: head.Epoch, lsn: head.LSN, horizon: head.Horizon}
+	h := history{epoch: head.Epoch, lsn: head.LSN, horizon: head.Horizon, server: head.Server}
 	if l == nil {
 		return h, verdictFollow, ""
 	}
@@ -88,17 +90,25 @@ func beginHistory(head Head, l *Lineage) (history, verdict, string) {
 // judge looks at a head that was read together with some changes or after a chunk of a snapshot, and at the lineage of a
 // moment after that, and tells whether they may be taken over. It notes the head only if they may.
 func (h *history) judge(head Head, l *Lineage) (verdict, string) {
+	// The same server that goes on: what it had, it has. Its position may seem to go back at a promotion, for the end of a log that
+	// was received and is no whole record is dropped.
+	same := head.Server != 0 && head.Server == h.server
 	switch { // what the head alone gives away, also where nobody knows of forks
 	case head.Epoch < h.epoch:
 		return verdictResync, fmt.Sprintf("the database went back from epoch %d to epoch %d", h.epoch, head.Epoch)
 	case head.XMax < h.horizon:
 		return verdictResync, fmt.Sprintf("the database went back from transaction %d to before %d", h.horizon-1, head.XMax)
-	case head.Epoch == h.epoch && head.LSN < h.lsn:
+	case head.Epoch == h.epoch && head.LSN < h.lsn && !same:
 		return verdictResync, fmt.Sprintf("the database went back from log position %d to %d in epoch %d", h.lsn, head.LSN, h.epoch)
 	}
 	if h.forks && l != nil {
-		if reason := h.adopt(*l); reason != "" {
+		reason := h.adopt(*l)
+		switch {
+		case reason == "":
+		case !same:
 			return verdictResync, reason
+		case head.Epoch == l.Epoch: // it has come to the new epoch as it is, so nothing of what it showed was lost
+			h.known = l.Epoch
 		}
 		switch {
 		case head.Epoch > h.known:
@@ -106,6 +116,11 @@ func (h *history) judge(head Head, l *Lineage) (verdict, string) {
 		case l.excludes(head.Epoch, head.LSN):
 			return verdictLost, lostReason(head, *l)
 		}
+	}
+	if head.Epoch > h.epoch {
+		h.server = head.Server // what was read before is of this epoch's history, whatever server had it
+	} else if !same {
+		h.server = 0
 	}
 	h.epoch, h.lsn, h.horizon = head.Epoch, head.LSN, max(h.horizon, head.Horizon)
 	return verdictFollow, ""

@@ -119,6 +119,9 @@ type Head struct {
 	// was committed when it was read.
 	XMax uint64
 	LSN  uint64
+	// Server names one run of the database's server, from its start to its stop; 0: not known. Within a run nothing that was shown
+	// is taken back, for a rewind needs a stop.
+	Server uint64
 }
 
 // end is the token of everything that is complete in front of the horizon.
@@ -182,6 +185,13 @@ type Source interface {
 type Leader interface {
 	// PrimaryHead is how far the primary is, by its own account.
 	PrimaryHead(ctx context.Context) (Head, error)
+}
+
+// Newest is a Source that can tell which change is the newest that it shows.
+type Newest interface {
+	// Newest returns the token of the change with the greatest XID of those that can be seen, with a bound of the log position that
+	// was read after it: it stands for all that a read before the call has found.
+	Newest(ctx context.Context) (Token, error)
 }
 
 // Witness is a Source that can tell whether a transaction of a former epoch is in its history: whether a change row of

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync"
 	"testing"
@@ -30,7 +28,6 @@ type steadyLoad struct {
 	unsure map[shortline.StoreID]int // guarded by mu: writes whose outcome nobody could tell
 	failed []error                   // guarded by mu: reads and writes that were refused or failed
 	reads  int                       // guarded by mu
-	behind int                       // guarded by mu: reads of a session that were told that the node does not have its token yet, or never will
 	gap    time.Duration             // guarded by mu: the longest time without any acknowledgement
 	last   time.Time                 // guarded by mu
 }
@@ -86,14 +83,7 @@ func (l *steadyLoad) read(ctx context.Context, i int) {
 		cancel()
 		l.mu.Lock()
 		l.reads++
-		var p *client.Problem
 		switch {
-		case session != nil && errors.As(err, &p) && p.Status == http.StatusServiceUnavailable:
-			l.behind++ // it says why it cannot, which is what a session may get while the primary moves
-		case session != nil && errors.As(err, &p) && p.Status == http.StatusConflict:
-			// What it saw may have been past the fork, and not acknowledged to anybody: the session is over, and told so.
-			l.behind++
-			session, longest = new(client.Session), map[shortline.StoreID]int{}
 		case err != nil:
 			l.failed = append(l.failed, fmt.Errorf("read %s: %w", id, err))
 		case session != nil && q.Length < longest[id]:
@@ -143,7 +133,7 @@ func (l *steadyLoad) settle(what string) {
 			l.w.Errorf("%s: %s has %d, and %d were acknowledged (%d without an outcome)", what, id, got, l.acked[id], l.unsure[id])
 		}
 	}
-	l.w.Logf("%s: %d writes and %d reads, %d failed, %d of sessions were told why not; the longest time without an acknowledgement was %v", what, total, l.reads, len(l.failed), l.behind, l.gap.Round(time.Millisecond))
+	l.w.Logf("%s: %d writes and %d reads, %d failed; the longest time without an acknowledgement was %v", what, total, l.reads, len(l.failed), l.gap.Round(time.Millisecond))
 }
 
 // zero sets all queues to nothing.

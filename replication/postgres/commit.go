@@ -22,7 +22,7 @@ const attempts = 8
 // is not looked at.
 //
 // The token is the transaction's number. Whoever has seen this transaction has seen all that it saw, for that was
-// complete before it. Writes that change nothing may have none; their token covers all that was complete then.
+// complete before it. Writes that change nothing get that of the newest change that they saw.
 func (s *Store) Commit(ctx context.Context, writes []replication.Write) ([]replication.Result, replication.Token, error) {
 	const doing = "commit"
 	for i := range writes {
@@ -154,7 +154,11 @@ func (c *commit) store(ctx context.Context) (replication.Token, error) {
 	}
 	at := writing
 	token := replication.Token{Epoch: c.epoch}
-	q.Queue(sqlPosition).QueryRow(func(row pgx.Row) error {
+	position := sqlPosition
+	if len(c.b.Changes) == 0 {
+		position = sqlUnchanged
+	}
+	q.Queue(position).QueryRow(func(row pgx.Row) error {
 		if err := row.Scan(&token.XID); err != nil {
 			return err
 		}

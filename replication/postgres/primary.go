@@ -13,6 +13,7 @@ var (
 	_ replication.Leader  = (*Store)(nil)
 	_ replication.Lagger  = (*Store)(nil)
 	_ replication.Witness = (*Store)(nil)
+	_ replication.Newest  = (*Store)(nil)
 )
 
 // PrimaryHead implements replication.Leader: the replica may not have heard of the newest transactions yet.
@@ -25,7 +26,7 @@ func (s *Store) PrimaryHead(ctx context.Context) (head replication.Head, err err
 	defer cancel()
 	var pruned replication.Cursor
 	row := s.writes.QueryRow(ctx, sqlHead)
-	if err := row.Scan(&head.Epoch, &pruned.XID, &pruned.ID, &head.Horizon, &head.XMax, &head.LSN); err != nil {
+	if err := row.Scan(&head.Epoch, &pruned.XID, &pruned.ID, &head.Horizon, &head.XMax, &head.LSN, &head.Server); err != nil {
 		return replication.Head{}, s.explain(doing, err)
 	}
 	return head, nil
@@ -42,6 +43,22 @@ func (s *Store) Lag(ctx context.Context) (bytes uint64, err error) {
 		return rows.Scan(&bytes)
 	})
 	return bytes, err
+}
+
+// Newest implements replication.Newest: the primary key leads to the change at once.
+func (s *Store) Newest(ctx context.Context) (t replication.Token, err error) {
+	const sql = "SELECT c.epoch, c.xid, h.lsn FROM (" + sqlHead + ") h, LATERAL (SELECT epoch, xid FROM changes ORDER BY xid DESC, id DESC LIMIT 1) c"
+	err = s.read(ctx, "read the newest change", sql, nil, func(rows pgx.Rows) error {
+		if rows.Next() {
+			return rows.Scan(&t.Epoch, &t.XID, &t.LSN)
+		}
+		return rows.Err()
+	})
+	if err != nil || t.Epoch != 0 {
+		return t, err
+	}
+	head, err := s.Head(ctx) // all changes are pruned
+	return replication.Token{Epoch: head.Epoch, XID: head.XMax - 1, LSN: head.LSN}, err
 }
 
 // Wrote implements replication.Witness. The replica is asked: once it is in a later epoch it has all that is left of former ones.

@@ -21,7 +21,8 @@ const (
 	// of the replay is moved on a moment after a commit becomes visible.
 	sqlHead = `SELECT epoch, pruned_xid, pruned_id, pg_snapshot_xmin(s) AS xmin, pg_snapshot_xmax(s) AS xmax,
 		coalesce((CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
-		ELSE pg_current_wal_insert_lsn() END - '0/0')::int8, 0) AS lsn
+		ELSE pg_current_wal_insert_lsn() END - '0/0')::int8, 0) AS lsn,
+		(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8 AS server
 		FROM control, pg_current_snapshot() AS s WHERE one`
 
 	// The head stands beside every change; it is there also without changes. Between the cursor and xmin nothing will ever
@@ -81,7 +82,7 @@ func (s *Store) Head(ctx context.Context) (replication.Head, error) {
 			return errors.Join(rows.Err(), errNoControl)
 		}
 		var pruned replication.Cursor
-		return rows.Scan(&head.Epoch, &pruned.XID, &pruned.ID, &head.Horizon, &head.XMax, &head.LSN)
+		return rows.Scan(&head.Epoch, &pruned.XID, &pruned.ID, &head.Horizon, &head.XMax, &head.LSN, &head.Server)
 	})
 	return head, err
 }
@@ -244,7 +245,7 @@ func scanChange(rows pgx.Rows, head *replication.Head, pruned *replication.Curso
 	var at, observed *time.Time
 	var subject, body *string
 	var hash []byte
-	err := rows.Scan(&head.Epoch, &pruned.XID, &pruned.ID, &head.Horizon, &head.XMax, &head.LSN,
+	err := rows.Scan(&head.Epoch, &pruned.XID, &pruned.ID, &head.Horizon, &head.XMax, &head.LSN, &head.Server,
 		&xid, &id, &epoch, &kind, &rev, &at, &subject, &length, &observed, &queueRev, &hash, &body)
 	if err != nil || xid == nil {
 		return nil, err
