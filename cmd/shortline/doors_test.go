@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -150,7 +151,27 @@ func secretsStayHidden(w *world) {
 			}
 		}
 	}
+	// A switchover makes PostgreSQL say what it is set to.
+	var answer map[string]any
+	_, err := w.client(w.Nodes()[0], nil).AdminPost(w.deadline(), "switchover", map[string]any{"to": "eu-west", "reason": "a test"}, &answer)
+	w.check(err)
+	w.eventually("the other region is the primary", func() bool { return w.Primary() == "eu-west" && w.durable() && w.follows("us-east") })
+	if !strings.Contains(w.out.String(), "primary_conninfo") {
+		w.Error("PostgreSQL did not say where it replicates from: the test cannot fail")
+	}
 	look("the output", w.out.String())
+	logs := 0
+	w.check(filepath.WalkDir(w.Dir(), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() && (strings.HasSuffix(path, ".log") || strings.HasSuffix(path, ".auto.conf") || strings.HasSuffix(path, "agent.json")) {
+			logs++
+			text, _ := os.ReadFile(path)
+			look(path, string(text))
+		}
+		return nil
+	}))
+	if logs < 4 {
+		w.Errorf("only %d logs and settings were found: the test looks in the wrong place", logs)
+	}
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil || len(lines) == 0 {
 		w.Skip("there is no /proc here")

@@ -89,7 +89,7 @@ type run struct {
 	ended  atomic.Bool
 }
 
-const testPassword = "it's a secret"
+const testPassword = `it's a:secret\`
 
 // newWorld prepares regions a, b, … ; the first has the database.
 func newWorld(t testing.TB, n int) *world {

@@ -80,7 +80,7 @@ func (a *Agent) prepare(ctx context.Context) (unlock func(), err error) {
 			_ = lock.Close()
 		}
 	}()
-	if err := errors.Join(a.tools.folder(a.sockets()), a.tools.reaches(a.cfg.Dir)); err != nil {
+	if err := errors.Join(a.tools.folder(a.sockets()), a.tools.reaches(a.cfg.Dir), a.writePassFile()); err != nil {
 		return nil, err
 	}
 	m, err := openMemory(filepath.Join(a.cfg.Dir, "agent.json"), a.cfg.Region, a.cfg.mutant)

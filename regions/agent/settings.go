@@ -135,8 +135,20 @@ func editedAuto(old string, change map[string]string) string {
 // conninfo is how the server, or one of the programs, reaches a peer's.
 func (a *Agent) conninfo(peer regions.ID) string {
 	host, port, _ := splitAddr(a.cfg.Peers[peer])
-	return fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=%s application_name=%s sslmode=%s connect_timeout=2",
-		quoteConninfo(host), port, RoleReplicator, quoteConninfo(a.cfg.Password), a.cfg.Database, a.cfg.Region, a.cfg.SSLMode)
+	return fmt.Sprintf("host=%s port=%s user=%s passfile=%s dbname=%s application_name=%s sslmode=%s connect_timeout=2",
+		quoteConninfo(host), port, RoleReplicator, quoteConninfo(a.passFile()), a.cfg.Database, a.cfg.Region, a.cfg.SSLMode)
+}
+
+// passFile is where the password of replication stands: PostgreSQL writes how it reaches a primary into its log, and programs show it in
+// the list of processes.
+func (a *Agent) passFile() string { return filepath.Join(a.cfg.Dir, "replication.pass") }
+
+func (a *Agent) writePassFile() error {
+	text := "*:*:*:" + RoleReplicator + ":" + strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(a.cfg.Password) + "\n"
+	if err := writeSynced(a.passFile(), []byte(text), 0o600); err != nil {
+		return fmt.Errorf("keep the password of replication: %w", err)
+	}
+	return a.tools.own(a.passFile())
 }
 
 // regionSlot is the name of the slot of a region's server: its own, with underscores for dashes, which slots must not have.
