@@ -84,6 +84,13 @@ func (s *Server) publicRoutes() []route {
 				consistencyParam()},
 			description: "GeoJSON of at most 10,000 cells. The sums are made at most once a second.",
 			answer:      Heatmap{}, token: true, problems: []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindTokenLost, kindNotReady, kindBehind}}},
+		{http.MethodGet, "/v1/map", s.getMap, operation{
+			id: "getMap", tag: "Find", summary: "Every store in a part of the Earth, for maps", params: []*huma.Param{
+				{Name: "bbox", In: "query", Description: "`west,south,east,north` in degrees; west may be greater than east, across the antimeridian. The whole Earth where absent", Schema: &huma.Schema{Type: huma.TypeString}},
+				{Name: "limit", In: "query", Description: "Up to how many stores there may be; with more, none is listed", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: ptr(1.0), Maximum: ptr(float64(maxMapStores)), Default: defaultMapStores}},
+				consistencyParam()},
+			description: "Where the stores are, how long one waits and whether they are open, in columns: some 12 bytes a store once compressed. For names and addresses ask for what is near a point, or for one store; for changes follow the stores.",
+			answer:      MapAnswer{}, token: true, problems: []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindTokenLost, kindNotReady, kindBehind, kindTimeout}}},
 		{http.MethodGet, "/v1/analytics/overview", s.getOverview, operation{
 			id: "getOverview", tag: "Insight", summary: "All queues at a glance", params: []*huma.Param{consistencyParam()},
 			description: "Totals, the busiest stores and the busiest cells, for dashboards. Made at most once a second.",

@@ -209,7 +209,7 @@ func (s *Server) steer(next echo.HandlerFunc) echo.HandlerFunc {
 // steerable tells whether a path is a read that any region can serve. Live updates are led by their own messages.
 func steerable(path string) bool {
 	switch path {
-	case "/v1/nearby", "/v1/stores/:id", "/v1/stores/:id/queue", "/v1/stores/:id/stats", "/v1/stores/:id/forecast", "/v1/accuracy", "/v1/heatmap":
+	case "/v1/nearby", "/v1/stores/:id", "/v1/stores/:id/queue", "/v1/stores/:id/stats", "/v1/stores/:id/forecast", "/v1/accuracy", "/v1/heatmap", "/v1/map":
 		return true
 	}
 	return false
