@@ -77,7 +77,6 @@ func (b *box) circle() (geo.Point, geo.Metres) {
 	return centre, max(geo.Distance(centre, geo.Point{Lat: b.south, Lng: east}), geo.Distance(centre, geo.Point{Lat: b.north, Lng: east})) + 1
 }
 
-
 func wrapLongitude(lng float64) float64 {
 	if lng > 180 {
 		return lng - 360
