@@ -131,3 +131,15 @@ export interface Regions {
   region: string;
   as_of: string;
 }
+
+/** GET /v1/map: stores in columns. */
+export interface MapStores {
+  region: string;
+  as_of: string;
+  complete: boolean;
+  ids: string[];
+  lat: number[];
+  lng: number[];
+  wait_s: (number | null)[];
+  open: (boolean | null)[];
+}

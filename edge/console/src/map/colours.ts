@@ -16,14 +16,15 @@ export interface Palette {
   land: string;
   border: string;
   label: string;
+  city: string;
   halo: string;
   ring: string;
   clusterInk: string;
 }
 
 export const palettes: Record<Theme, Palette> = {
-  light: { sea: "#dfe9f1", land: "#f7f6f2", border: "#c5ccd3", label: "#7b8794", halo: "#f7f6f2", ring: "#ffffff", clusterInk: "#10202f" },
-  dark: { sea: "#0d1620", land: "#1b2632", border: "#33424f", label: "#7c8b9a", halo: "#1b2632", ring: "#0d1620", clusterInk: "#0a141d" },
+  light: { sea: "#dfe9f1", land: "#f7f6f2", border: "#c5ccd3", label: "#8a95a1", city: "#4d5a67", halo: "#f7f6f2", ring: "#ffffff", clusterInk: "#10202f" },
+  dark: { sea: "#0d1620", land: "#1b2632", border: "#33424f", label: "#6f7f8e", city: "#a9b7c4", halo: "#1b2632", ring: "#0d1620", clusterInk: "#0a141d" },
 };
 
 function rgb(hex: string): [number, number, number] {

@@ -7,7 +7,7 @@ import type { Theme } from "../ui/theme";
 import { palettes, unknownWait, waitStops } from "./colours";
 import { around, greatCircle, wrap } from "./geo";
 import { loadLand } from "./land";
-import { world, type Click, type Line, type Marker, type Stores, type WorldMap } from "./world";
+import { closed, shade, world, type Click, type Line, type Stores, type WorldMap } from "./world";
 
 maplibregl.setWorkerUrl(workerURL);
 
@@ -16,11 +16,11 @@ const font = ["system-ui", "sans-serif"];
 
 type Expression = maplibregl.ExpressionSpecification;
 
-/** The colour of an expression that gives a wait in seconds, negative where it is not known. */
+/** The colour of an expression that gives a shade. */
 const coloured = (wait: Expression): Expression =>
   ["case", ["<", wait, 0], unknownWait, ["interpolate", ["linear"], wait, ...waitStops.flat()]] as unknown as Expression;
 
-const storeWait: Expression = ["coalesce", ["feature-state", "wait"], ["get", "wait"]];
+const storeShade: Expression = ["coalesce", ["feature-state", "shade"], ["get", "shade"]];
 const clusterWait: Expression = ["case", [">", ["get", "known"], 0], ["/", ["get", "sum"], ["get", "known"]], -1];
 
 function style(theme: Theme): maplibregl.StyleSpecification {
@@ -32,12 +32,13 @@ function style(theme: Theme): maplibregl.StyleSpecification {
       land: { type: "geojson", data: empty, tolerance: 0.3, maxzoom: 8 },
       borders: { type: "geojson", data: empty, tolerance: 0.3, maxzoom: 8 },
       labels: { type: "geojson", data: empty, maxzoom: 6 },
+      cities: { type: "geojson", data: empty, maxzoom: 8 },
       lines: { type: "geojson", data: empty },
       stores: {
         type: "geojson", data: empty, promoteId: "id", cluster: true, clusterRadius: 44, clusterMaxZoom: 10, maxzoom: 12,
         clusterProperties: {
-          sum: ["+", ["max", ["get", "wait"], 0]],
-          known: ["+", ["case", [">=", ["get", "wait"], 0], 1, 0]],
+          sum: ["+", ["max", ["get", "shade"], 0]],
+          known: ["+", ["case", [">=", ["get", "shade"], 0], 1, 0]],
         },
       },
     },
@@ -50,6 +51,12 @@ function style(theme: Theme): maplibregl.StyleSpecification {
         filter: [">", ["get", "size"], ["interpolate", ["exponential", 0.5], ["zoom"], 2, 40, 5, 1, 7, 0]] as unknown as maplibregl.FilterSpecification,
         layout: { "text-field": ["get", "name"], "text-font": font, "text-size": 12, "text-letter-spacing": 0.06, "symbol-sort-key": ["-", 0, ["get", "size"]], "text-max-width": 7 },
         paint: { "text-color": c.label, "text-halo-color": c.halo, "text-halo-width": 1.2 },
+      },
+      {
+        id: "cities", type: "symbol", source: "cities", minzoom: 3.5,
+        filter: ["any", [">", ["get", "size"], ["step", ["zoom"], 5000, 4.5, 2000, 5.5, 700, 6.5, 300, 7.5, 100]], ["all", ["get", "capital"], [">=", ["zoom"], 4.5]]] as unknown as maplibregl.FilterSpecification,
+        layout: { "text-field": ["get", "name"], "text-font": font, "text-size": ["interpolate", ["linear"], ["get", "size"], 100, 11, 3000, 14], "symbol-sort-key": ["-", 0, ["get", "size"]], "text-padding": 6, "text-max-width": 8, "text-anchor": "top", "text-offset": [0, 0.9] },
+        paint: { "text-color": c.city, "text-halo-color": c.halo, "text-halo-width": 1.4 },
       },
       {
         id: "lines", type: "line", source: "lines", filter: ["!", ["get", "dashed"]], layout: { "line-cap": "round" },
@@ -69,14 +76,15 @@ function style(theme: Theme): maplibregl.StyleSpecification {
       },
       {
         id: "cluster-counts", type: "symbol", source: "stores", filter: ["has", "point_count"],
-        layout: { "text-field": ["get", "point_count_abbreviated"], "text-font": ["system-ui bold", "sans-serif"], "text-size": ["interpolate", ["linear"], ["log10", ["get", "point_count"]], 0, 10, 2, 12, 4, 15], "text-allow-overlap": true, "text-ignore-placement": true },
+        layout: { "text-field": ["get", "point_count_abbreviated"], "text-font": font, "text-size": ["interpolate", ["linear"], ["log10", ["get", "point_count"]], 0, 10, 2, 12, 4, 15], "text-allow-overlap": true, "text-ignore-placement": true },
         paint: { "text-color": c.clusterInk },
       },
       {
         id: "stores", type: "circle", source: "stores", filter: ["!", ["has", "point_count"]],
         paint: {
-          "circle-color": coloured(storeWait),
+          "circle-color": coloured(storeShade),
           "circle-radius": ["interpolate", ["linear"], ["zoom"], 2, 3.5, 8, 5, 13, 8],
+          "circle-opacity": ["case", ["==", storeShade, closed], 0.45, 1],
           "circle-stroke-width": ["interpolate", ["linear"], ["zoom"], 4, 0.8, 12, 2], "circle-stroke-color": c.ring,
         },
       },
@@ -86,7 +94,7 @@ function style(theme: Theme): maplibregl.StyleSpecification {
 
 const storeFeatures = (s: Stores): FeatureCollection<Point> => ({
   type: "FeatureCollection",
-  features: s.ids.map((id, i) => ({ type: "Feature", properties: { id, wait: s.wait_s[i] ?? -1 }, geometry: { type: "Point", coordinates: [s.lng[i], s.lat[i]] } })),
+  features: s.ids.map((id, i) => ({ type: "Feature", properties: { id, shade: shade(s.wait_s[i], s.open[i]) }, geometry: { type: "Point", coordinates: [s.lng[i], s.lat[i]] } })),
 });
 
 export async function createGLMap(host: HTMLElement): Promise<WorldMap> {
@@ -98,7 +106,7 @@ export async function createGLMap(host: HTMLElement): Promise<WorldMap> {
   map.keyboard.disableRotation();
   map.addControl(new maplibregl.NavigationControl({ showCompass: false }), "top-right");
   map.addControl(new maplibregl.ScaleControl(), "bottom-right");
-  map.addControl(new maplibregl.AttributionControl({ compact: false, customAttribution: "Map: Natural Earth" }), "bottom-right");
+  map.addControl(new maplibregl.AttributionControl({ compact: false, customAttribution: 'Map: Natural Earth, cities: <a href="https://www.geonames.org/" rel="noreferrer">GeoNames</a>' }), "bottom-right");
   map.on("error", (e) => console.error("map:", e.error?.message ?? e));
   await new Promise<void>((done) => map.once("style.load", () => done()));
   const canvas = map.getCanvas();
@@ -110,6 +118,7 @@ export async function createGLMap(host: HTMLElement): Promise<WorldMap> {
       source("land").setData(land.countries);
       source("borders").setData(land.borders);
       source("labels").setData(land.labels);
+      source("cities").setData(land.cities);
     },
     (e: Error) => console.error("map:", e.message), // stores are shown without it
   );
@@ -150,8 +159,8 @@ export async function createGLMap(host: HTMLElement): Promise<WorldMap> {
       map.removeFeatureState({ source: "stores" });
       source("stores").setData(storeFeatures(stores));
     },
-    setWaits(waits) {
-      for (const [id, wait] of waits) map.setFeatureState({ source: "stores", id }, { wait: wait ?? -1 });
+    setShades(shades) {
+      for (const [id, shade] of shades) map.setFeatureState({ source: "stores", id }, { shade });
     },
     setMarkers(layer, wanted) {
       const before = markers.get(layer) ?? new Map<string, maplibregl.Marker>();
@@ -202,6 +211,10 @@ export async function createGLMap(host: HTMLElement): Promise<WorldMap> {
       tell();
       return () => void map.off("moveend", t);
     },
+    addCorner(element) {
+      host.append(element);
+      return () => element.remove();
+    },
     remove() {
       map.remove();
     },
@@ -217,5 +230,3 @@ function arrowhead(points: [number, number][]): [number, number][][] {
   const [ux, uy] = [((x1 - x0) / length) * back, ((y1 - y0) / length) * back];
   return [0.45, -0.45].map((side) => [[x1, y1], [x1 - ux - uy * side, y1 - uy + ux * side]]);
 }
-
-export type { Marker };

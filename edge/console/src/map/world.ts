@@ -2,13 +2,20 @@
 import type { Place } from "../api/types";
 import type { Theme } from "../ui/theme";
 
-/** Stores in columns: the nth entries of all are those of one store. A wait is in seconds; null: it never reported. */
+/** Stores in columns, as GET /v1/map answers: the nth entries of all are those of one store. A wait is in seconds; null: it never reported. */
 export interface Stores {
   ids: string[];
   lat: number[];
   lng: number[];
   wait_s: (number | null)[];
+  /** null: not known */
+  open: (boolean | null)[];
 }
+
+/** What is drawn of a store as one number: its wait in seconds, noWait where it never reported, or closed. */
+export const noWait = -1;
+export const closed = -2;
+export const shade = (wait: number | null, open: boolean | null): number => (open === false ? closed : (wait ?? noWait));
 
 /** An HTML element at a place. It is moved with the map; what it looks like and does is the view's. */
 export interface Marker extends Place {
@@ -47,8 +54,8 @@ export interface WorldMap {
   readonly kind: "gl" | "canvas";
   /** Stores, gathered in clusters where they are close. */
   setStores(stores: Stores): void;
-  /** New waits of stores that are shown. */
-  setWaits(waits: ReadonlyMap<string, number | null>): void;
+  /** New shades of stores that are shown. */
+  setShades(shades: ReadonlyMap<string, number>): void;
   setMarkers(layer: string, markers: Marker[]): void;
   setLines(layer: string, lines: Line[]): void;
   setTheme(theme: Theme): void;
@@ -63,6 +70,8 @@ export interface WorldMap {
   onClick(tell: (click: Click) => void): () => void;
   /** Called when the map has come to rest, and once at the beginning. */
   onRest(tell: () => void): () => void;
+  /** Puts an element in the map's lower left corner; returns what takes it away. */
+  addCorner(element: HTMLElement): () => void;
   remove(): void;
 }
 

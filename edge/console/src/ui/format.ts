@@ -13,7 +13,7 @@ export function duration(seconds: number): string {
 }
 
 /** A wait: "no wait", "4 min". */
-export const wait = (seconds: number): string => (seconds < 15 ? "no wait" : duration(seconds));
+export const wait = (seconds: number): string => (seconds < 15 ? "no wait" : duration(Math.max(60, seconds)));
 
 /** What to expect: from the mean to what nine of ten stay under. */
 export function waitRange(low: number, high: number): string {
