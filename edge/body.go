@@ -111,5 +111,9 @@ func (s *Server) answer(c echo.Context, status int, token string, v any) error {
 	if c.Request().Method == http.MethodHead {
 		return nil
 	}
+	if text, ok := v.(jsonText); ok {
+		_, err := c.Response().Write(append(text.appendTo(nil), '\n'))
+		return err
+	}
 	return json.NewEncoder(c.Response()).Encode(v)
 }

@@ -131,7 +131,8 @@ func (s *Server) postQueue(c echo.Context) error {
 		return storeNotFound(id)
 	}
 	markReplay(c, res)
-	return s.answer(c, http.StatusOK, token.String(), queueAnswer(id, res.Items[0], res.At))
+	answer := queueAnswer(id, res.Items[0], res.At)
+	return s.answer(c, http.StatusOK, token.String(), &answer)
 }
 
 func markReplay(c echo.Context, res replication.Result) {
@@ -247,5 +248,5 @@ func (s *Server) postQueues(c echo.Context) error {
 	if len(write.Items) == 0 {
 		text = s.appliedToken()
 	}
-	return s.answer(c, http.StatusOK, text, QueuesAnswer{Results: results})
+	return s.answer(c, http.StatusOK, text, &QueuesAnswer{Results: results})
 }

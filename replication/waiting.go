@@ -138,11 +138,11 @@ func (q *waiting) next(now time.Time) (b batch, look time.Time, open bool) {
 
 // maxPassed bounds how many items that cannot go are passed over in search of some that can, in transactions' worth. Behind
 // more than that, what is free waits until a transaction ends.
-const maxPassed = 8
+const maxPassed = 4
 
 // readyLocked finds what may go now, in order and up to maxItems items, but at least one write.
 func (q *waiting) readyLocked() batch {
-	b := batch{holds: map[uint64]struct{}{}}
+	b := batch{holds: make(map[uint64]struct{}, min(q.items, q.maxItems))}
 	var behind map[uint64]struct{} // subjects of writes that were passed over
 	passed := 0
 	for e := q.queue.Front(); e != nil && passed < maxPassed*q.maxItems; e = e.Next() {
@@ -161,7 +161,7 @@ func (q *waiting) readyLocked() batch {
 			continue
 		}
 		if behind == nil {
-			behind = map[uint64]struct{}{}
+			behind = make(map[uint64]struct{}, min(q.items, maxPassed*q.maxItems))
 		}
 		for _, id := range p.subjects {
 			behind[id] = struct{}{}

@@ -128,7 +128,7 @@ func TestBatcherManyWritesToOneStore(t *testing.T) {
 		answers = append(answers, b.submit(t.Context(), write("cold")))
 		time.Sleep(time.Second)
 		if tries := store.tried(); len(tries) != 1 {
-			t.Errorf("past 80 writes that cannot go, one that can was looked for: %v", tries)
+			t.Errorf("past 40 writes that cannot go, one that can was looked for: %v", tries)
 		}
 		close(store.gate)
 		for _, c := range answers {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/geo"
@@ -166,18 +167,18 @@ func (w *wanted) answerColumns() (scopes, keys [][]byte) {
 }
 
 func (c *commit) scanQueues(rows pgx.Rows) error {
+	var length pgtype.Int4
+	var at, hour pgtype.Timestamptz
 	for rows.Next() {
 		r := &replication.PlanStore{Stored: true}
-		var length *int32
-		var at *time.Time
 		n := &r.Newest
-		err := rows.Scan((*string)(&r.ID), &r.Live, &r.ServiceS, &r.Queue.Rev, &length, &at, &r.Hour, &n.Samples, &n.Sum, &n.SumSq, &n.Min, &n.Max)
+		err := rows.Scan((*string)(&r.ID), &r.Live, &r.ServiceS, &r.Queue.Rev, &length, &at, &hour, &n.Samples, &n.Sum, &n.SumSq, &n.Min, &n.Max)
 		if err != nil {
 			return fmt.Errorf("queues: %w", err)
 		}
-		r.Hour = r.Hour.UTC()
-		if length != nil && at != nil {
-			r.Queue.Length, r.Queue.UpdatedAt = int(*length), at.UTC()
+		r.Hour = hour.Time.UTC()
+		if length.Valid && at.Valid {
+			r.Queue.Length, r.Queue.UpdatedAt = int(length.Int32), at.Time.UTC()
 		} else {
 			r.QueueGone = r.Queue.Rev > 0
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/replication"
@@ -211,9 +212,11 @@ func (s *Store) Changes(ctx context.Context, after replication.Cursor, limit int
 	}
 	err := s.read(ctx, "read changes", sqlChanges1+horizon+sqlChanges2, []any{after.XID, int64(after.ID), limit + 1}, func(rows pgx.Rows) error {
 		page = replication.Page{}
+		row := newChangeRow()
 		for rows.Next() {
-			var pruned replication.Cursor
-			ch, err := scanChange(rows, &page.Head, &pruned)
+			ch, err := row.scan(rows)
+			page.Head = row.head
+			pruned := row.pruned
 			switch {
 			case err != nil:
 				return err
@@ -237,42 +240,59 @@ func (s *Store) Changes(ctx context.Context, after replication.Cursor, limit int
 	return page, nil
 }
 
-// scanChange reads the head, and the change beside it unless there is none.
-func scanChange(rows pgx.Rows, head *replication.Head, pruned *replication.Cursor) (*shortline.Change, error) {
-	var xid, id, epoch, rev, queueRev *uint64
-	var kind *int16
-	var length *int32
-	var at, observed *time.Time
-	var subject, body *string
-	var hash []byte
-	err := rows.Scan(&head.Epoch, &pruned.XID, &pruned.ID, &head.Horizon, &head.XMax, &head.LSN, &head.Server,
-		&xid, &id, &epoch, &kind, &rev, &at, &subject, &length, &observed, &queueRev, &hash, &body)
-	if err != nil || xid == nil {
+// changeRow is a row of the feed. One is used for all rows of a page, so that scanning allocates little.
+type changeRow struct {
+	head                replication.Head // of the first row; the others have the same
+	pruned              replication.Cursor
+	xid                 pgtype.Uint64
+	id, epoch, rev      pgtype.Int8
+	queueRev            pgtype.Int8
+	kind                pgtype.Int2
+	length              pgtype.Int4
+	committed, observed pgtype.Timestamptz
+	subject, body       pgtype.Text
+	hash                []byte
+
+	first, rest []any // what to scan into: the head only once
+}
+
+func newChangeRow() *changeRow {
+	r := &changeRow{}
+	own := []any{&r.xid, &r.id, &r.epoch, &r.kind, &r.rev, &r.committed, &r.subject, &r.length, &r.observed, &r.queueRev, &r.hash, &r.body}
+	r.first = append([]any{&r.head.Epoch, &r.pruned.XID, &r.pruned.ID, &r.head.Horizon, &r.head.XMax, &r.head.LSN, &r.head.Server}, own...)
+	r.rest = append(make([]any, len(r.first)-len(own)), own...)
+	return r
+}
+
+// scan reads the head, and the change beside it unless there is none.
+func (r *changeRow) scan(rows pgx.Rows) (*shortline.Change, error) {
+	into := r.rest
+	if r.head.Epoch == 0 {
+		into = r.first
+	}
+	if err := rows.Scan(into...); err != nil || !r.xid.Valid {
 		return nil, err
 	}
-	ch := &shortline.Change{XID: *xid, ID: *id, Epoch: *epoch, Kind: shortline.ChangeKind(*kind), Rev: *rev, Subject: *subject, At: at.UTC()}
-	var text string
-	if body != nil {
-		text = *body
-	}
+	ch := &shortline.Change{XID: r.xid.Uint64, ID: uint64(r.id.Int64), Epoch: uint64(r.epoch.Int64), Kind: shortline.ChangeKind(r.kind.Int16),
+		Rev: uint64(r.rev.Int64), Subject: r.subject.String, At: r.committed.Time.UTC()}
 	switch ch.Kind {
 	case shortline.QueueSet:
-		if length == nil || observed == nil {
+		if !r.length.Valid || !r.observed.Valid {
 			return nil, fmt.Errorf("change (%d, %d) of the queue of store %s has no queue", ch.XID, ch.ID, ch.Subject)
 		}
-		ch.Queue = &shortline.Queue{Length: int(*length), UpdatedAt: observed.UTC(), Rev: ch.Rev}
+		ch.Queue = &shortline.Queue{Length: int(r.length.Int32), UpdatedAt: r.observed.Time.UTC(), Rev: ch.Rev}
 	case shortline.StorePut:
-		st, err := decodeStore(shortline.StoreID(ch.Subject), text)
+		st, err := decodeStore(shortline.StoreID(ch.Subject), r.body.String)
 		if err != nil {
 			return nil, fmt.Errorf("change (%d, %d): %w", ch.XID, ch.ID, err)
 		}
 		ch.Store = &st
 	case shortline.StoreDeleted:
-		if queueRev != nil {
-			ch.Queue = &shortline.Queue{Rev: *queueRev}
+		if r.queueRev.Valid {
+			ch.Queue = &shortline.Queue{Rev: uint64(r.queueRev.Int64)}
 		}
 	case shortline.KeyPut:
-		k, err := decodeKey(ch.Subject, ch.Rev, hash, text)
+		k, err := decodeKey(ch.Subject, ch.Rev, r.hash, r.body.String)
 		if err != nil {
 			return nil, fmt.Errorf("change (%d, %d): %w", ch.XID, ch.ID, err)
 		}
