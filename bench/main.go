@@ -55,11 +55,12 @@ type config struct {
 	turns           int           // pairs of turns with and without updates
 	updateTurn      time.Duration
 	liveConnections int
-	command         string // for the report
+	failoverSettings
+	command string // for the report
 }
 
 // parts are what -parts can name, in the order in which they run.
-var parts = []string{"index", "engines", "updates", "http", "writes", "visibility", "start", "live"}
+var parts = []string{"index", "engines", "updates", "http", "writes", "visibility", "start", "live", "failover"}
 
 func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	c := &config{updateTurn: time.Second}
@@ -79,6 +80,7 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	f.IntVar(&c.updates, "updates", 2000, "updates a second while reading")
 	f.IntVar(&c.turns, "turns", 8, "updates: how many turns with and as many without")
 	f.IntVar(&c.liveConnections, "live-connections", 15_000, "live: how many connections")
+	c.failoverSettings.bind(f)
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -131,7 +133,7 @@ func (c *config) validate() error {
 	if c.turn < 100*time.Millisecond || c.budget < 100*time.Millisecond {
 		faults = append(faults, errors.New("-turn and -budget must be at least 100ms"))
 	}
-	return errors.Join(faults...)
+	return errors.Join(append(faults, c.failoverSettings.validate())...)
 }
 
 // run is the whole program but for signals. Its first argument may be the name of one of the processes that it starts
@@ -147,6 +149,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return serveLive(ctx, args[1:], stdout, stderr)
 		case "live-clients":
 			return clientsLive(ctx, args[1:], os.Stdin, stdout)
+		case "failover-load":
+			return generateSteady(ctx, args[1:], os.Stdin, stdout)
 		case "load":
 			return generateLoad(ctx, args[1:], stdout)
 		}
@@ -201,6 +205,9 @@ type bench struct {
 	sized   []sizeResults
 	visible []visibleResult
 	starts  []startResult
+
+	few       *dataset // of the part about failovers
+	failovers []*failoverSeries
 }
 
 func (b *bench) say(format string, args ...any) {
@@ -211,7 +218,7 @@ func (b *bench) wants(part string) bool { return slices.Contains(b.parts, part) 
 
 func (b *bench) measure(ctx context.Context) (err error) {
 	b.machine = describeMachine()
-	if len(b.parts) > 1 || !b.wants("writes") { // that has stores of its own
+	if slices.ContainsFunc(b.parts, func(p string) bool { return p != "writes" && p != "failover" }) { // those have stores of their own
 		b.say("inventing %s stores", thousands(b.stores))
 		if b.data, err = newDataset(b.stores); err != nil {
 			return err
@@ -221,7 +228,7 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"index", b.measureIndex}, {"engines", b.measureEngines}, {"updates", b.measureUpdates}, {"http", b.measureHTTP}, {"writes", b.measureWrites}, {"visibility", b.measureVisibility}, {"start", b.measureStart}, {"live", b.measureLive}} {
+	}{{"index", b.measureIndex}, {"engines", b.measureEngines}, {"updates", b.measureUpdates}, {"http", b.measureHTTP}, {"writes", b.measureWrites}, {"visibility", b.measureVisibility}, {"start", b.measureStart}, {"live", b.measureLive}, {"failover", b.measureFailover}} {
 		if !b.wants(part.name) {
 			continue
 		}

@@ -42,6 +42,7 @@ func (b *bench) write(w io.Writer) {
 	b.writeWrites(w)
 	b.writePlanet(w)
 	b.writeLive(w)
+	b.writeFailover(w)
 }
 
 func (b *bench) writeRun(w io.Writer) {
