@@ -20,6 +20,8 @@ type Queue struct {
 	UpdatedAt time.Time
 	// Rev grows by one with every change of the row, under the row's lock. The greater one is newer.
 	Rev uint64
+	// LearnedS is the mean seconds to serve one person, as far as reports up to this one tell (Flow); 0: not known.
+	LearnedS float64 `json:",omitempty"`
 }
 
 // QueueUpdate asks to change one store's queue. Exactly one of Length and Delta is set.

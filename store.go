@@ -70,6 +70,9 @@ type Store struct {
 	Phone string   `json:"phone,omitempty"`
 	// ServiceS is the mean number of seconds to serve one person; 0 where it is not given.
 	ServiceS float64 `json:"service_s,omitempty"`
+	// ServiceLearned says that ServiceS was not given but is learned (Queue.LearnedS). Only answers have it; what comes back with it
+	// gives no service time.
+	ServiceLearned bool `json:"service_learned,omitempty" doc:"service_s was not given: it is learned from the store's own reports. Sent back like this, it stays so"`
 }
 
 // Limits of a store's fields.
@@ -85,9 +88,12 @@ const (
 )
 
 // Normalize brings s into the one form in which it is stored and compared: text trimmed, an empty address dropped, tags
-// sorted and without repetitions, negative zero made zero. Two stores that mean the same are equal after it.
+// sorted and without repetitions, negative zero made zero, a service time that was learned left out. Two stores that mean the same are equal after it.
 func (s *Store) Normalize() {
 	s.Lat, s.Lng, s.ServiceS = s.Lat+0, s.Lng+0, s.ServiceS+0 // -0 + 0 = +0
+	if s.ServiceLearned {
+		s.ServiceS, s.ServiceLearned = 0, false
+	}
 	for _, p := range []*string{&s.Name, &s.Brand, &s.Timezone, &s.Hours, &s.Phone} {
 		*p = strings.TrimSpace(*p)
 	}
@@ -223,7 +229,7 @@ func (s *Store) Equal(o *Store) bool {
 	addressEqual := a.Address == b.Address || a.Address != nil && b.Address != nil && *a.Address == *b.Address
 	tagsEqual := slices.Equal(a.Tags, b.Tags)
 	return addressEqual && tagsEqual && a.ID == b.ID && a.Name == b.Name && a.Brand == b.Brand && a.Lat == b.Lat && a.Lng == b.Lng &&
-		a.Timezone == b.Timezone && a.Hours == b.Hours && a.Phone == b.Phone && a.ServiceS == b.ServiceS
+		a.Timezone == b.Timezone && a.Hours == b.Hours && a.Phone == b.Phone && a.ServiceS == b.ServiceS && a.ServiceLearned == b.ServiceLearned
 }
 
 // DecodeStore reads one store from its JSON form, refusing unknown fields and anything after the object, and normalises

@@ -257,6 +257,8 @@ func TestStoreEqual(t *testing.T) {
 				f.SetString(f.String() + "x")
 			case reflect.Float64:
 				f.SetFloat(f.Float() + 1)
+			case reflect.Bool:
+				f.SetBool(!f.Bool())
 			default:
 				f.SetZero()
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -74,6 +75,7 @@ type slot struct {
 	queue    atomic.Uint64 // a packedQueue
 	queueRev uint64        // the writer's
 	usual    atomic.Uint64 // a usual; see outlook.go
+	learned  atomic.Uint32 // hundredths of a second that serving one person takes, as its reports tell; 0: not known
 	asked    atomic.Uint32 // 1 if the details were asked for since the details cache last looked
 }
 
@@ -124,6 +126,40 @@ const queueTimeBits = 44
 func packQueue(q *shortline.Queue) packedQueue {
 	ms := min(max(q.UpdatedAt.UnixMilli(), 1), 1<<queueTimeBits-1)
 	return packedQueue(uint64(q.Length)<<queueTimeBits | uint64(ms))
+}
+
+// liveQueue is a live queue with what is learned of its pace.
+type liveQueue struct {
+	packedQueue
+	learned uint32 // as in the slot
+}
+
+// live reads the queue. What is learned changes by a hair with each report, and is read after the rest: it may be that of the
+// next report, which is about to be seen.
+func (sl *slot) live() liveQueue {
+	q := packedQueue(sl.queue.Load())
+	return liveQueue{q, sl.learned.Load()}
+}
+
+// serviceS is the mean seconds to serve one person at a store: its own, else what is learned, else the default.
+func (q liveQueue) serviceS(a *attrs) float64 {
+	switch {
+	case a.serviceS > 0:
+		return a.serviceS
+	case q.learned > 0:
+		return q.learnedS()
+	}
+	return shortline.DefaultServiceS
+}
+
+// learns tells whether serviceS is what is learned.
+func (q liveQueue) learns(a *attrs) bool { return a.serviceS == 0 && q.learned > 0 }
+
+func (q liveQueue) learnedS() float64 { return float64(q.learned) / 100 }
+
+// wait is shortline.Wait in the queue of a store.
+func (q liveQueue) wait(a *attrs) (expected, high int) {
+	return shortline.Wait(q.length(), q.serviceS(a))
 }
 
 func (q packedQueue) known() bool          { return q != 0 }
@@ -257,6 +293,7 @@ func (s *state) arrange() {
 			rec.cell = o.cell
 			to[i].record.Store(rec)
 			to[i].queue.Store(from.queue.Load())
+			to[i].learned.Store(from.learned.Load())
 			to[i].queueRev = from.queueRev
 			s.shardOf(rec.id).refs[rec.id] = geo.Ref(len(pages)*pageSize + i)
 		}
@@ -389,6 +426,7 @@ func (s *state) buryQueue(sl *slot, rev uint64) {
 		return
 	}
 	sl.queueRev = rev
+	sl.learned.Store(0)
 	if sl.queue.Swap(0) != 0 && sl.record.Load().attrs != nil {
 		s.queues.Add(-1)
 	}
@@ -449,6 +487,7 @@ func (s *state) setQueue(sl *slot, q *shortline.Queue) bool {
 		return false
 	}
 	sl.queueRev = q.Rev
+	sl.learned.Store(uint32(math.Round(q.LearnedS * 100)))
 	if sl.queue.Swap(uint64(packQueue(q))) == 0 && sl.record.Load().attrs != nil {
 		s.queues.Add(1)
 	}

@@ -48,6 +48,7 @@ type StatsAnswer struct {
 	Timezone string            `json:"timezone" doc:"The clock that days and hours are of: the store's own, UTC where it gave none"`
 	From     time.Time         `json:"from" doc:"How far back reports count; later ones count more, those of four weeks ago half"`
 	ServiceS float64           `json:"service_s" doc:"Mean seconds to serve one person that waits are computed with"`
+	Learned  bool              `json:"service_learned" doc:"Whether that is learned from the store's own reports; else it is given, or the default of 60 where too little is known"`
 	Samples  int               `json:"samples" minimum:"0" doc:"Reports that all this is made of"`
 	// All hours of the week that are known, each counting the same.
 	MeanLength *float64   `json:"mean_length" nullable:"true" doc:"Over the hours of the week that are known; null where there are none"`
@@ -88,7 +89,7 @@ type past struct {
 	id      shortline.StoreID
 	pos     position
 	store   *attrs
-	queue   packedQueue
+	queue   liveQueue
 	from    time.Time
 	rollups []shortline.Rollup
 }
@@ -110,7 +111,7 @@ func (s *Server) readPast(c echo.Context, level consistency) (past, error) {
 	if !ok {
 		return past{}, storeNotFound(id)
 	}
-	p := past{id: id, pos: pos, store: rec.attrs, queue: packedQueue(sl.queue.Load()), from: s.now().Add(-insightPast).UTC().Truncate(time.Hour)}
+	p := past{id: id, pos: pos, store: rec.attrs, queue: sl.live(), from: s.now().Add(-insightPast).UTC().Truncate(time.Hour)}
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.ReadLimit)
 	defer cancel()
 	if p.rollups, err = s.rollups.Rollups(ctx, id, p.from, s.now().Add(time.Hour)); err != nil {
@@ -120,14 +121,6 @@ func (s *Server) readPast(c echo.Context, level consistency) (past, error) {
 		return past{}, storeUnavailable(err)
 	}
 	return p, nil
-}
-
-// serviceS is the mean seconds to serve one person that waits of the store are computed with.
-func (a *attrs) waitServiceS() float64 {
-	if a.serviceS > 0 {
-		return a.serviceS
-	}
-	return shortline.DefaultServiceS
 }
 
 // clock is the store's own, and its name; UTC where it gave none.
@@ -155,9 +148,9 @@ func (s *Server) getStats(c echo.Context) error {
 		return err
 	}
 	loc, zone := p.store.clock()
-	service := p.store.waitServiceS()
+	service := p.queue.serviceS(p.store)
 	profile := insight.NewProfile(p.rollups, loc, s.now())
-	a := StatsAnswer{ID: p.id, Timezone: zone, From: p.from, ServiceS: service, Samples: profile.Samples(), Busiest: []WeekHour{}, Hours: make([]WeekHour, insight.HoursPerWeek)}
+	a := StatsAnswer{ID: p.id, Timezone: zone, From: p.from, ServiceS: service, Learned: p.queue.learns(p.store), Samples: profile.Samples(), Busiest: []WeekHour{}, Hours: make([]WeekHour, insight.HoursPerWeek)}
 	if u, ok := profile.All(); ok {
 		mean, p90 := u.Wait(service)
 		a.MeanLength, a.MeanWaitS, a.P90WaitS = ptr(tenth(u.Mean)), ptr(seconds(mean)), ptr(seconds(p90))
@@ -241,7 +234,7 @@ func (s *Server) getForecast(c echo.Context) error {
 	if p.queue.known() {
 		live = &insight.Live{Length: float64(p.queue.length()), At: p.queue.updatedAt()}
 	}
-	service := p.store.waitServiceS()
+	service := p.queue.serviceS(p.store)
 	forecast, _ := model.Forecast(now, live, hours)
 	for _, f := range forecast {
 		a.Hours = append(a.Hours, ForecastHour{At: f.At, Length: tenth(f.Length), LengthLow: tenth(f.Low), LengthHi: tenth(f.High),

@@ -24,6 +24,7 @@ type statsAnswer struct {
 	Timezone   string
 	Samples    int
 	ServiceS   float64  `json:"service_s"`
+	Learned    bool     `json:"service_learned"`
 	MeanLength *float64 `json:"mean_length"`
 	Busiest    []weekHour
 	Hours      []weekHour

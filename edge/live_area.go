@@ -105,7 +105,7 @@ func (c *liveConn) appendArea(b []byte) []byte {
 		b = strconv.AppendFloat(b, rec.lat, 'f', -1, 64)
 		b = strconv.AppendFloat(append(b, `,"lng":`...), rec.lng, 'f', -1, 64)
 		b = append(appendMilli(append(b, `,"distance_m":`...), float64(m.distance)), ',')
-		b = append(appendLiveQueue(b, queue, rec.attrs.serviceS), '}')
+		b = append(appendLiveQueue(b, queue, rec.attrs), '}')
 	}
 	return c.appendPosition(append(b, ']'))
 }

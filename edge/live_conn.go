@@ -269,7 +269,7 @@ func (c *liveConn) appendSnapshot(b []byte, ids []shortline.StoreID) []byte {
 		}
 		first = false
 		b = append(append(append(b, `{"id":"`...), id...), `",`...)
-		b = append(appendLiveQueue(b, queue, rec.attrs.serviceS), '}')
+		b = append(appendLiveQueue(b, queue, rec.attrs), '}')
 	}
 	b = append(b, ']')
 	for i, id := range missing {

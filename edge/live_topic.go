@@ -63,7 +63,7 @@ type follower struct {
 // liveFrame is a message about a store, encoded once for all who follow it.
 type liveFrame struct {
 	record *record // nil: there is no such store
-	queue  packedQueue
+	queue  liveQueue
 	text   []byte // JSON, a part of socket
 	socket []byte // as a WebSocket frame
 }
@@ -80,28 +80,28 @@ func (t *liveTopic) current(c *Catalog) *liveFrame {
 }
 
 // read returns how the store is; the record is nil where there is no such store.
-func (t *liveTopic) read(c *Catalog) (*record, packedQueue) {
+func (t *liveTopic) read(c *Catalog) (*record, liveQueue) {
 	st := c.current.Load()
 	at := t.place.Load()
 	if at == nil || at.state != st {
 		if st == nil {
-			return nil, 0
+			return nil, liveQueue{}
 		}
 		ref, ok := st.lookup(t.id)
 		if !ok {
-			return nil, 0
+			return nil, liveQueue{}
 		}
 		at = &livePlace{st, st.slot(ref)}
 		t.place.Store(at)
 	}
-	rec, queue := at.slot.record.Load(), packedQueue(at.slot.queue.Load())
+	rec, queue := at.slot.record.Load(), at.slot.live()
 	if rec.attrs == nil {
-		return nil, 0
+		return nil, liveQueue{}
 	}
 	return rec, queue
 }
 
-func newLiveFrame(id shortline.StoreID, rec *record, queue packedQueue) *liveFrame {
+func newLiveFrame(id shortline.StoreID, rec *record, queue liveQueue) *liveFrame {
 	b := make([]byte, 0, 192)
 	b = append(b, 0, 0, 0, 0) // for the header
 	if rec == nil {
@@ -110,18 +110,18 @@ func newLiveFrame(id shortline.StoreID, rec *record, queue packedQueue) *liveFra
 	} else {
 		b = append(b, `{"event":"queue","id":"`...)
 		b = append(append(b, id...), `",`...)
-		b = append(appendLiveQueue(b, queue, rec.attrs.serviceS), '}')
+		b = append(appendLiveQueue(b, queue, rec.attrs), '}')
 	}
 	socket := b[4-putTextHeader(b[:4], len(b)-4):]
 	return &liveFrame{record: rec, queue: queue, text: b[4:], socket: socket}
 }
 
 // appendLiveQueue writes the members of a queue; all are null for a store that never reported.
-func appendLiveQueue(b []byte, q packedQueue, serviceS float64) []byte {
+func appendLiveQueue(b []byte, q liveQueue, a *attrs) []byte {
 	if !q.known() {
 		return append(b, `"length":null,"wait_s":null,"wait_high_s":null,"updated_at":null`...)
 	}
-	wait, high := shortline.Wait(q.length(), serviceS)
+	wait, high := q.wait(a)
 	b = strconv.AppendInt(append(b, `"length":`...), int64(q.length()), 10)
 	b = strconv.AppendInt(append(b, `,"wait_s":`...), int64(wait), 10)
 	b = strconv.AppendInt(append(b, `,"wait_high_s":`...), int64(high), 10)

@@ -7,7 +7,6 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/geo"
 )
 
@@ -154,8 +153,8 @@ func (s *Server) writeMap(stores []*slot, complete bool, at time.Time) []byte {
 			continue
 		}
 		wait := -1
-		if q := packedQueue(sl.queue.Load()); q.known() {
-			wait, _ = shortline.Wait(q.length(), rec.attrs.serviceS)
+		if q := sl.live(); q.known() {
+			wait, _ = q.wait(rec.attrs)
 		}
 		records, waits = append(records, rec), append(waits, wait)
 	}

@@ -21,7 +21,7 @@ type found struct {
 	slot     *slot
 	record   *record
 	details  string // encoded; empty: not in memory
-	queue    packedQueue
+	queue    liveQueue
 	distance geo.Metres
 	mark     geo.Mark
 	usual    usual
@@ -117,7 +117,7 @@ func (s *Server) search(ctx context.Context, st *state, q *nearbyQuery, now time
 	for i := range sc.found {
 		f := &sc.found[i]
 		f.slot = st.slot(f.ref)
-		f.record, f.queue = f.slot.record.Load(), packedQueue(f.slot.queue.Load())
+		f.record, f.queue = f.slot.record.Load(), f.slot.live()
 	}
 	for i := range sc.found {
 		if sc.found[i].record.attrs == nil { // deleted since the search began: find another one in its place
@@ -170,7 +170,7 @@ func (s *Server) walk(ctx context.Context, st *state, q *nearbyQuery, bounds geo
 			}
 		}
 		sl := st.slot(hit.Ref)
-		rec, queue := sl.record.Load(), packedQueue(sl.queue.Load())
+		rec, queue := sl.record.Load(), sl.live()
 		if rec.attrs == nil || !q.matches(rec, queue, now) { // nil: deleted since the search began
 			return true
 		}
@@ -196,7 +196,7 @@ func (s *Server) takeLongSearch(ctx context.Context) (release func(), err error)
 }
 
 // matches tells whether a store passes the filters. A wait or hours that are not known do not pass: absent is not quiet.
-func (q *nearbyQuery) matches(rec *record, queue packedQueue, now time.Time) bool {
+func (q *nearbyQuery) matches(rec *record, queue liveQueue, now time.Time) bool {
 	a := rec.attrs
 	if q.brand != "" && a.brand != q.brand {
 		return false
@@ -210,7 +210,7 @@ func (q *nearbyQuery) matches(rec *record, queue packedQueue, now time.Time) boo
 		if !queue.known() {
 			return false
 		}
-		if wait, _ := shortline.Wait(queue.length(), a.serviceS); wait > q.maxWait {
+		if wait, _ := queue.wait(a); wait > q.maxWait {
 			return false
 		}
 	}
@@ -374,7 +374,7 @@ func appendQueue(b []byte, f *found, now time.Time) []byte {
 	if !q.known() {
 		return append(b, "null"...)
 	}
-	wait, high := shortline.Wait(q.length(), f.record.attrs.serviceS)
+	wait, high := q.wait(f.record.attrs)
 	b = append(b, `{"length":`...)
 	b = strconv.AppendInt(b, int64(q.length()), 10)
 	b = append(b, `,"wait_s":`...)

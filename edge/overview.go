@@ -37,12 +37,12 @@ type load struct {
 	waitS             float64 // of all that reported, summed
 }
 
-func (l *load) add(queue packedQueue, serviceS float64) {
+func (l *load) add(queue liveQueue, a *attrs) {
 	l.stores++
 	if !queue.known() {
 		return
 	}
-	wait, _ := shortline.Wait(queue.length(), serviceS)
+	wait, _ := queue.wait(a)
 	l.reporting++
 	l.people += int64(queue.length())
 	l.waitS += float64(wait)
@@ -58,11 +58,11 @@ func (l *load) means() (length *float64, waitS *int) {
 }
 
 // each calls yield with every store that exists, in no order that means anything.
-func (s *state) each(yield func(rec *record, queue packedQueue)) {
+func (s *state) each(yield func(rec *record, queue liveQueue)) {
 	for _, p := range *s.pages.Load() {
 		for i := range p {
 			if rec := p[i].record.Load(); rec != nil && rec.attrs != nil {
-				yield(rec, packedQueue(p[i].queue.Load()))
+				yield(rec, p[i].live())
 			}
 		}
 	}
@@ -100,7 +100,7 @@ func (s *state) heat(res int) map[geo.Cell]*load {
 	cells := map[geo.Cell]*load{}
 	var last geo.Cell
 	var at *load
-	s.each(func(rec *record, queue packedQueue) {
+	s.each(func(rec *record, queue liveQueue) {
 		if rec.cell == 0 {
 			return
 		}
@@ -111,7 +111,7 @@ func (s *state) heat(res int) map[geo.Cell]*load {
 			}
 			last = c
 		}
-		at.add(queue, rec.attrs.serviceS)
+		at.add(queue, rec.attrs)
 	})
 	return cells
 }
@@ -331,12 +331,12 @@ func (s *state) overview(cells map[geo.Cell]*load) *OverviewAnswer {
 	longer := func(a, b BusyStore) int {
 		return cmp.Or(cmp.Compare(b.WaitS, a.WaitS), cmp.Compare(b.Length, a.Length), cmp.Compare(a.ID, b.ID))
 	}
-	s.each(func(rec *record, queue packedQueue) {
-		total.add(queue, rec.attrs.serviceS)
+	s.each(func(rec *record, queue liveQueue) {
+		total.add(queue, rec.attrs)
 		if queue.length() == 0 {
 			return
 		}
-		wait, _ := shortline.Wait(queue.length(), rec.attrs.serviceS)
+		wait, _ := queue.wait(rec.attrs)
 		b := BusyStore{rec.id, rec.lat, rec.lng, queue.length(), wait}
 		if len(top) == overviewTop && longer(b, top[overviewTop-1]) > 0 {
 			return

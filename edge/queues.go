@@ -62,10 +62,10 @@ func (s *Server) getQueue(c echo.Context) error {
 	if !ok {
 		return storeNotFound(id)
 	}
-	packed := packedQueue(sl.queue.Load())
-	q := shortline.Queue{Length: packed.length(), UpdatedAt: packed.updatedAt()}
+	live := sl.live()
+	q := shortline.Queue{Length: live.length(), UpdatedAt: live.updatedAt()}
 	s.cover(&pos)
-	return s.answer(c, http.StatusOK, pos.token, queueState(id, q, packed.known(), rec.attrs.serviceS, s.now()))
+	return s.answer(c, http.StatusOK, pos.token, queueState(id, q, live.known(), live.serviceS(rec.attrs), s.now()))
 }
 
 // QueueBody is the JSON of one update.

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/geo"
 	"github.com/shortline/shortline/insight"
 )
@@ -88,7 +87,7 @@ func (s *Server) searchRanked(ctx context.Context, st *state, q *nearbyQuery, no
 		}
 		wait := -1.0
 		if f.queue.known() {
-			w, _ := shortline.Wait(f.queue.length(), f.record.attrs.serviceS)
+			w, _ := f.queue.wait(f.record.attrs)
 			wait = float64(w)
 		}
 		f.key = q.rankKey(wait, f.distance)
@@ -142,7 +141,7 @@ func (s *Server) searchFuture(ctx context.Context, st *state, q *nearbyQuery, no
 		return more, nil
 	}
 	all = slices.DeleteFunc(all, func(f found) bool {
-		return q.maxWait >= 0 && !(f.expected >= 0 && f.expected*f.record.attrs.waitServiceS() <= float64(q.maxWait)) || !q.afterCursor(&f)
+		return q.maxWait >= 0 && !(f.expected >= 0 && f.expected*f.queue.serviceS(f.record.attrs) <= float64(q.maxWait)) || !q.afterCursor(&f)
 	})
 	return s.cutRanked(q, sc, all), nil
 }
@@ -169,7 +168,7 @@ func (s *Server) expect(ctx context.Context, q *nearbyQuery, now time.Time, all 
 			if length, ok := outlook.At(q.future, now, live); ok {
 				f.expected = length
 			}
-			f.key = q.rankKey(f.expected*f.record.attrs.waitServiceS(), f.distance)
+			f.key = q.rankKey(f.expected*f.queue.serviceS(f.record.attrs), f.distance)
 			return nil
 		})
 	}
@@ -185,8 +184,9 @@ func appendExpected(b []byte, f *found) []byte {
 	if f.expected < 0 {
 		return append(b, "null"...)
 	}
-	wait := f.expected * f.record.attrs.waitServiceS()
-	_, high := insight.Usual{Mean: f.expected, Var: f.expected}.Wait(f.record.attrs.serviceS)
+	service := f.queue.serviceS(f.record.attrs)
+	wait := f.expected * service
+	_, high := insight.Usual{Mean: f.expected, Var: f.expected}.Wait(service)
 	b = appendTenth(append(b, `{"length":`...), f.expected)
 	b = strconv.AppendInt(append(b, `,"wait_s":`...), int64(seconds(wait)), 10)
 	b = strconv.AppendInt(append(b, `,"wait_high_s":`...), int64(seconds(max(wait, high))), 10)

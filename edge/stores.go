@@ -44,6 +44,11 @@ func storeNotFound(id shortline.StoreID) error {
 // etag is the entity tag of a store's row.
 func etag(rev uint64) string { return `"` + strconv.FormatUint(rev, 10) + `"` }
 
+// learnedTag is etag for an answer that tells what is learned.
+func learnedTag(rev uint64, live liveQueue) string {
+	return `"` + strconv.FormatUint(rev, 10) + "-" + strconv.FormatUint(uint64(live.learned), 10) + `"`
+}
+
 // etagMatches tells whether an If-None-Match header covers the tag; the comparison is the weak one, and a tag of the
 // compressed form counts as well.
 func etagMatches(header, tag string) bool {
@@ -98,16 +103,20 @@ func (s *Server) getStore(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	_, rec, ok := pos.state.find(id)
+	sl, rec, ok := pos.state.find(id)
 	if !ok {
 		return storeNotFound(id)
+	}
+	live, tag := sl.live(), etag
+	if live.learns(rec.attrs) {
+		tag = func(rev uint64) string { return learnedTag(rev, live) }
 	}
 	s.cover(&pos)
 	h := c.Response().Header()
 	h.Set("Cache-Control", "no-cache") // keep it, but ask whether it is still the same
 	h.Set(headerToken, pos.token)
-	if header := r.Header.Get("If-None-Match"); header != "" && etagMatches(header, etag(rec.rev)) {
-		h.Set("ETag", etag(rec.rev))
+	if header := r.Header.Get("If-None-Match"); header != "" && etagMatches(header, tag(rec.rev)) {
+		h.Set("ETag", tag(rec.rev))
 		return c.NoContent(http.StatusNotModified)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.ReadLimit)
@@ -124,8 +133,14 @@ func (s *Server) getStore(c echo.Context) error {
 			return storeUnavailable(err)
 		}
 	}
-	h.Set("ETag", etag(rows[0].Rev))
-	return s.answer(c, http.StatusOK, pos.token, &rows[0].Store)
+	store := rows[0].Store
+	if store.ServiceS == 0 && live.learned > 0 {
+		store.ServiceS, store.ServiceLearned = live.learnedS(), true
+		h.Set("ETag", learnedTag(rows[0].Rev, live))
+	} else {
+		h.Set("ETag", etag(rows[0].Rev))
+	}
+	return s.answer(c, http.StatusOK, pos.token, &store)
 }
 
 func storeUnavailable(err error) error {

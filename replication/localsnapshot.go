@@ -76,6 +76,8 @@ type fileQueue struct {
 	Length int    `json:"n"`
 	At     int64  `json:"at"` // milliseconds since 1970
 	Rev    uint64 `json:"rev"`
+	// LearnedS is that of shortline.Queue.
+	LearnedS float64 `json:"s,omitempty"`
 }
 
 type fileKey struct {
@@ -178,7 +180,7 @@ func toFileRow(row *Row) fileRow {
 	}
 	out.Store = &row.Store
 	if q := row.Queue; q != nil {
-		out.Queue = &fileQueue{Length: q.Length, At: q.UpdatedAt.UnixMilli(), Rev: q.Rev}
+		out.Queue = &fileQueue{Length: q.Length, At: q.UpdatedAt.UnixMilli(), Rev: q.Rev, LearnedS: q.LearnedS}
 	}
 	return out
 }

@@ -229,7 +229,7 @@ func (s *snapshotReader) row(line []byte) (row Row, err error) {
 	if f.Store != nil {
 		row.Store = *f.Store
 		if q := f.Queue; q != nil {
-			row.Queue = &shortline.Queue{Length: q.Length, UpdatedAt: time.UnixMilli(q.At).UTC(), Rev: q.Rev}
+			row.Queue = &shortline.Queue{Length: q.Length, UpdatedAt: time.UnixMilli(q.At).UTC(), Rev: q.Rev, LearnedS: q.LearnedS}
 		}
 	}
 	if row.Store.ID <= s.last {

@@ -41,6 +41,7 @@ const (
 	PlanForgetsKeys           // idempotency keys are not looked up
 	PlanGhostQueue            // a delete leaves the store's queue behind
 	PlanUnfolded              // each update of a queue is a change of its own
+	PlanFoldsFlow             // of the updates of a queue only the first moves its flow on
 )
 
 // PlanStore is a store and its queue. Of a store that is neither put nor deleted, Rev and Body need not be read.
@@ -57,6 +58,7 @@ type PlanStore struct {
 	Queue      shortline.Queue // Rev 0: never reported
 	QueueGone  bool            // a tombstone: only Queue.Rev counts
 	QueueDirty bool
+	Flow       shortline.Flow
 	Hour       time.Time // the newest hour that has samples, and these; older hours are apart
 	Newest     Sums
 }
@@ -176,11 +178,16 @@ func (b *Plan) update(u *shortline.QueueUpdate) ItemResult {
 	case s.QueueGone:
 		stored = &shortline.Queue{Rev: s.Queue.Rev} // as if never reported, but rev goes on
 	case s.Queue.Rev > 0:
+		s.Queue.LearnedS = s.Flow.ServiceS()
 		stored = &s.Queue
 	}
 	res := u.Apply(b.Now, stored)
 	if res.Applied {
 		at, folds := b.queueSet[u.ID]
+		if stored != nil && !(folds && b.Broken == PlanFoldsFlow) {
+			s.Flow = s.Flow.Seen(u, stored, &res.Queue)
+		}
+		res.Queue.LearnedS = s.Flow.ServiceS()
 		folds = folds && b.Broken != PlanUnfolded
 		if folds {
 			res.Queue.Rev = s.Queue.Rev
@@ -198,7 +205,11 @@ func (b *Plan) update(u *shortline.QueueUpdate) ItemResult {
 		}
 		b.sample(s, res.Queue)
 	}
-	return ItemResult{Status: StatusQueue, Queue: &res, ServiceS: s.ServiceS}
+	service := s.ServiceS
+	if service == 0 {
+		service = res.Queue.LearnedS
+	}
+	return ItemResult{Status: StatusQueue, Queue: &res, ServiceS: service}
 }
 
 // sample adds an applied update to the hour in which it was observed.
@@ -278,7 +289,7 @@ func (b *Plan) delete(id shortline.StoreID) ItemResult {
 	s.Rev++
 	s.Live, s.ServiceS, s.Body, s.Dirty = false, 0, "", true
 	if s.Queue.Rev > 0 && !s.QueueGone && b.Broken != PlanGhostQueue {
-		s.Queue = shortline.Queue{Rev: s.Queue.Rev + 1}
+		s.Queue, s.Flow = shortline.Queue{Rev: s.Queue.Rev + 1}, shortline.Flow{}
 		s.QueueGone, s.QueueDirty = true, true
 	}
 	delete(b.queueSet, id)

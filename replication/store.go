@@ -77,7 +77,8 @@ type ItemResult struct {
 	Rev    uint64 `json:"rev,omitempty"` // of the store or key row, for stores and keys
 	// Queue is set with StatusQueue.
 	Queue *shortline.QueueResult `json:"queue,omitempty"`
-	// ServiceS is the store's own, with StatusQueue; 0 where it has none.
+	// ServiceS is the mean seconds to serve one person, with StatusQueue: the store's own, else what is learned; 0 where there
+	// is neither.
 	ServiceS float64 `json:"service_s,omitempty"`
 }
 
@@ -164,7 +165,8 @@ type Rollup = shortline.Rollup
 // has a result and a sample of its own. A delete of a store that has a queue removes the queue too,
 // and the queue's own rev goes on from there when the store comes back. The change of such a delete carries in Queue
 // nothing but the Rev of the queue's tombstone, which readers hold against late QueueSet changes independently of the
-// store's rev. An applied queue update adds to the rollup of its hour.
+// store's rev. An applied queue update adds to the rollup of its hour, and moves the queue's shortline.Flow on; what that tells
+// is in the change and in every row that is read.
 type Committer interface {
 	Commit(ctx context.Context, writes []Write) ([]Result, Token, error)
 }

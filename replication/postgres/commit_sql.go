@@ -29,8 +29,8 @@ const (
 	sqlBegin     = "BEGIN ISOLATION LEVEL READ COMMITTED" // and not READ WRITE, which would pass a fence
 	sqlLockEpoch = "SELECT pg_advisory_xact_lock_shared($1)"
 	sqlControl   = "SELECT epoch FROM control WHERE one"
-	sqlLockRows  = `SELECT store, live, service_s, rev, length, observed_at, hour, samples, sum, sumsq, min, max
-		FROM queues WHERE store = ANY($1) ORDER BY store FOR UPDATE`
+	sqlLockRows  = `SELECT store, live, service_s, rev, length, observed_at, hour, samples, sum, sumsq, min, max,
+		served, busy_ms FROM queues WHERE store = ANY($1) ORDER BY store FOR UPDATE`
 	sqlStores   = "SELECT id, rev, body FROM stores WHERE id = ANY($1)"
 	sqlLockKeys = "SELECT id, rev, hash, body FROM keys WHERE id = ANY($1) ORDER BY id FOR UPDATE"
 	sqlAnswers  = `SELECT i.Scope, i.key, i.body_hash, i.answer, i.at, i.expires
@@ -41,14 +41,14 @@ const (
 const (
 	sqlUpdateQueues = `UPDATE queues q SET live = u.live, service_s = u.service_s, rev = u.rev,
 		length = CASE WHEN u.reported THEN u.length END, observed_at = CASE WHEN u.reported THEN u.observed_at END,
-		hour = u.hour, samples = u.samples, sum = u.sum, sumsq = u.sumsq, min = u.min, max = u.max
-		FROM ` + unnestQueues + ` WHERE q.store = u.store`
-	sqlInsertQueues = `INSERT INTO queues (store, live, service_s, rev, length, observed_at, hour, samples, sum, sumsq, min, max)
+		hour = u.hour, samples = u.samples, sum = u.sum, sumsq = u.sumsq, min = u.min, max = u.max,
+		served = u.served, busy_ms = u.busy_ms FROM ` + unnestQueues + ` WHERE q.store = u.store`
+	sqlInsertQueues = `INSERT INTO queues (store, live, service_s, rev, length, observed_at, hour, samples, sum, sumsq, min, max, served, busy_ms)
 		SELECT store, live, service_s, rev, CASE WHEN reported THEN length END, CASE WHEN reported THEN observed_at END,
-		hour, samples, sum, sumsq, min, max FROM ` + unnestQueues
+		hour, samples, sum, sumsq, min, max, served, busy_ms FROM ` + unnestQueues
 	unnestQueues = `unnest($1::text[], $2::bool[], $3::float8[], $4::int8[], $5::bool[], $6::int4[], $7::timestamptz[], $8::timestamptz[],
-		$9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::int8[])
-		AS u(store, live, service_s, rev, reported, length, observed_at, hour, samples, sum, sumsq, min, max)`
+		$9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::int8[], $14::int8[], $15::int8[])
+		AS u(store, live, service_s, rev, reported, length, observed_at, hour, samples, sum, sumsq, min, max, served, busy_ms)`
 
 	sqlUpdateStores = `UPDATE stores s SET rev = u.rev, deleted = u.deleted, cell = NULLIF(u.cell, 0), body = u.body
 		FROM ` + unnestStores + ` WHERE s.id = u.id`
@@ -69,11 +69,11 @@ const (
 		SELECT scope, key, body_hash, answer, $5, expires FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::text[], $6::timestamptz[])
 		AS u(scope, key, body_hash, answer, expires)`
 
-	sqlChanges = `INSERT INTO changes (id, epoch, committed_at, kind, rev, subject, length, observed_at, queue_rev, hash, body)
+	sqlChanges = `INSERT INTO changes (id, epoch, committed_at, kind, rev, subject, length, observed_at, queue_rev, hash, body, learned_s)
 		SELECT n, $1, $2, kind, rev, subject, CASE kind WHEN 3 THEN length END, CASE kind WHEN 3 THEN observed_at END,
-		NULLIF(queue_rev, 0), NULLIF(hash, ''), NULLIF(body, '')
-		FROM unnest($3::int2[], $4::int8[], $5::text[], $6::int4[], $7::timestamptz[], $8::int8[], $9::bytea[], $10::text[])
-		WITH ORDINALITY AS u(kind, rev, subject, length, observed_at, queue_rev, hash, body, n)`
+		NULLIF(queue_rev, 0), NULLIF(hash, ''), NULLIF(body, ''), NULLIF(learned_s, 0)
+		FROM unnest($3::int2[], $4::int8[], $5::text[], $6::int4[], $7::timestamptz[], $8::int8[], $9::bytea[], $10::text[], $11::float8[])
+		WITH ORDINALITY AS u(kind, rev, subject, length, observed_at, queue_rev, hash, body, learned_s, n)`
 
 	sqlPosition = "SELECT coalesce(pg_current_xact_id_if_assigned()::text::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8 - 1)"
 	// For writes that changed nothing: after a failover the number of their transaction, which has no change row, would tell nothing.
@@ -172,7 +172,8 @@ func (c *commit) scanQueues(rows pgx.Rows) error {
 	for rows.Next() {
 		r := &replication.PlanStore{Stored: true}
 		n := &r.Newest
-		err := rows.Scan((*string)(&r.ID), &r.Live, &r.ServiceS, &r.Queue.Rev, &length, &at, &hour, &n.Samples, &n.Sum, &n.SumSq, &n.Min, &n.Max)
+		err := rows.Scan((*string)(&r.ID), &r.Live, &r.ServiceS, &r.Queue.Rev, &length, &at, &hour, &n.Samples, &n.Sum, &n.SumSq, &n.Min, &n.Max,
+			&r.Flow.Served, &r.Flow.BusyMS)
 		if err != nil {
 			return fmt.Errorf("queues: %w", err)
 		}
@@ -288,6 +289,7 @@ type queueColumns struct {
 	live, reported                       []bool
 	serviceS                             []float64
 	revs, samples, sums, sumsq, min, max []int64
+	served, busy                         []int64
 	lengths                              []int32
 	at, hours                            []time.Time
 }
@@ -299,12 +301,13 @@ func (c *queueColumns) add(r *replication.PlanStore) {
 	c.lengths, c.at = append(c.lengths, int32(r.Queue.Length)), append(c.at, r.Queue.UpdatedAt)
 	c.hours, c.samples, c.sums = append(c.hours, r.Hour), append(c.samples, n.Samples), append(c.sums, n.Sum)
 	c.sumsq, c.min, c.max = append(c.sumsq, n.SumSq), append(c.min, n.Min), append(c.max, n.Max)
+	c.served, c.busy = append(c.served, r.Flow.Served), append(c.busy, r.Flow.BusyMS)
 }
 
 func (c *queueColumns) queue(q *pgx.Batch, stored bool) {
 	if len(c.ids) > 0 {
 		q.Queue(choose(stored, sqlUpdateQueues, sqlInsertQueues), c.ids, c.live, c.serviceS, c.revs, c.reported, c.lengths, c.at, c.hours,
-			c.samples, c.sums, c.sumsq, c.min, c.max)
+			c.samples, c.sums, c.sumsq, c.min, c.max, c.served, c.busy)
 	}
 }
 
@@ -393,11 +396,12 @@ func (c *commit) queueChanges(q *pgx.Batch) {
 		return
 	}
 	kinds, lengths, revs, queueRevs := make([]int16, n), make([]int32, n), make([]int64, n), make([]int64, n)
-	subjects, bodies, hashes, at := make([]string, n), make([]string, n), make([][]byte, n), make([]time.Time, n)
+	subjects, bodies, hashes, at, learned := make([]string, n), make([]string, n), make([][]byte, n), make([]time.Time, n), make([]float64, n)
 	for i := range c.b.Changes {
 		ch := &c.b.Changes[i]
 		kinds[i], revs[i], subjects[i], bodies[i], hashes[i] = int16(ch.Kind), int64(ch.Rev), ch.Subject, ch.Body, ch.Hash
 		lengths[i], at[i], queueRevs[i] = int32(ch.Queue.Length), ch.Queue.UpdatedAt, int64(ch.QueueRev)
+		learned[i] = ch.Queue.LearnedS
 	}
-	q.Queue(sqlChanges, int64(c.epoch), c.b.Now, kinds, revs, subjects, lengths, at, queueRevs, hashes, bodies)
+	q.Queue(sqlChanges, int64(c.epoch), c.b.Now, kinds, revs, subjects, lengths, at, queueRevs, hashes, bodies, learned)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/internal/planet"
 	"github.com/shortline/shortline/replication"
 )
@@ -242,5 +243,34 @@ func TestStandby(t *testing.T) {
 	}
 	if !slices.Equal(seen, want) || len(want) != 203 {
 		t.Errorf("the standby showed %d changes, the primary %d", len(seen), len(want))
+	}
+}
+
+// A database of an older schema is brought forward with what is in it.
+func TestOpenMigratesAnOldDatabase(t *testing.T) {
+	p := sharedServer(t)
+	name := newDatabase(t, p)
+	dsn := p.DSN(owner, name)
+	s := openStore(t, Config{Write: dsn}, mutantNone)
+	commitAll(t, s, put("a", "A"), length("a", 4))
+	conn := connect(t, p, name)
+	for _, sql := range []string{
+		"ALTER TABLE shortline.queues DROP COLUMN served, DROP COLUMN busy_ms",
+		"ALTER TABLE shortline.changes DROP COLUMN learned_s",
+		"DELETE FROM shortline.migrations WHERE version_id > 2",
+	} {
+		exec(t, conn, sql)
+	}
+	s = openStore(t, Config{Write: dsn}, mutantNone)
+	rows, err := s.Rows(deadline(t), []shortline.StoreID{"a"})
+	check(t, err)
+	if len(rows) != 1 || rows[0].Queue == nil || rows[0].Queue.Length != 4 || rows[0].Queue.LearnedS != 0 {
+		t.Errorf("the row is %+v", rows)
+	}
+	if res, _ := commitAll(t, s, length("a", 3)); res.Items[0].Queue.Queue.Rev != 2 {
+		t.Errorf("an update makes %+v", res.Items[0])
+	}
+	if got := page(t, s, replication.Cursor{}); len(got.Changes) != 4 {
+		t.Errorf("the feed has %+v", got.Changes)
 	}
 }

@@ -114,6 +114,7 @@ const (
 	mutantForgetsKeys            // idempotency keys are not looked up
 	mutantGhostQueue             // a delete leaves the store's queue behind
 	mutantUnfolded               // each update of a queue is a change of its own
+	mutantFoldsFlow              // of the updates of a queue only the first moves its flow on
 	mutantHidesMore              // Changes does not say that there is more
 	mutantPrunesInSilence        // Prune does not record how far it went
 	mutantNoHorizon              // Changes shows what is committed, also above a transaction that is still open
@@ -137,6 +138,8 @@ func (m mutant) planFault() replication.PlanFault {
 		return replication.PlanGhostQueue
 	case mutantUnfolded:
 		return replication.PlanUnfolded
+	case mutantFoldsFlow:
+		return replication.PlanFoldsFlow
 	}
 	return replication.PlanSound
 }

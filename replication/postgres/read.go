@@ -29,12 +29,12 @@ const (
 	// The head stands beside every change; it is there also without changes. Between the cursor and xmin nothing will ever
 	// appear that is not there now.
 	sqlChanges1 = `WITH h AS MATERIALIZED (` + sqlHead + `)
-		SELECT h.*, ch.* FROM h LEFT JOIN (SELECT xid, id, epoch, kind, rev, committed_at, subject, length, observed_at, queue_rev, hash, body
+		SELECT h.*, ch.* FROM h LEFT JOIN (SELECT xid, id, epoch, kind, rev, committed_at, subject, length, observed_at, queue_rev, hash, body, learned_s
 		FROM changes WHERE (xid, id) > ($1, $2) AND xid < `
 	sqlHorizon  = "pg_snapshot_xmin(pg_current_snapshot())"
 	sqlChanges2 = " ORDER BY xid, id LIMIT $3) ch ON true ORDER BY ch.xid, ch.id"
 
-	sqlRow = "SELECT s.id, s.rev, s.deleted, s.body, q.rev, q.length, q.observed_at FROM stores s JOIN queues q ON q.store = s.id WHERE "
+	sqlRow = "SELECT s.id, s.rev, s.deleted, s.body, q.rev, q.length, q.observed_at, q.served, q.busy_ms FROM stores s JOIN queues q ON q.store = s.id WHERE "
 	// Both tables are bounded, or a merge join reads all queues before the chunk again.
 	sqlSnapshot = sqlRow + "s.id > $1 AND q.store > $1 ORDER BY s.id LIMIT $2"
 	sqlRows     = sqlRow + "NOT s.deleted AND s.id = ANY($1)"
@@ -134,7 +134,8 @@ func scanRow(rows pgx.Rows) (r replication.Row, err error) {
 	var id, body string
 	var length *int32
 	var at *time.Time
-	if err := rows.Scan(&id, &r.Rev, &r.Deleted, &body, &r.QueueRev, &length, &at); err != nil {
+	var flow shortline.Flow
+	if err := rows.Scan(&id, &r.Rev, &r.Deleted, &body, &r.QueueRev, &length, &at, &flow.Served, &flow.BusyMS); err != nil {
 		return r, fmt.Errorf("store %q: %w", id, err)
 	}
 	r.Store.ID = shortline.StoreID(id)
@@ -144,7 +145,7 @@ func scanRow(rows pgx.Rows) (r replication.Row, err error) {
 		}
 	}
 	if length != nil && at != nil { // else never reported, or gone with the store
-		r.Queue = &shortline.Queue{Length: int(*length), UpdatedAt: at.UTC(), Rev: r.QueueRev}
+		r.Queue = &shortline.Queue{Length: int(*length), UpdatedAt: at.UTC(), Rev: r.QueueRev, LearnedS: flow.ServiceS()}
 	}
 	return r, nil
 }
@@ -252,13 +253,14 @@ type changeRow struct {
 	committed, observed pgtype.Timestamptz
 	subject, body       pgtype.Text
 	hash                []byte
+	learned             pgtype.Float8
 
 	first, rest []any // what to scan into: the head only once
 }
 
 func newChangeRow() *changeRow {
 	r := &changeRow{}
-	own := []any{&r.xid, &r.id, &r.epoch, &r.kind, &r.rev, &r.committed, &r.subject, &r.length, &r.observed, &r.queueRev, &r.hash, &r.body}
+	own := []any{&r.xid, &r.id, &r.epoch, &r.kind, &r.rev, &r.committed, &r.subject, &r.length, &r.observed, &r.queueRev, &r.hash, &r.body, &r.learned}
 	r.first = append([]any{&r.head.Epoch, &r.pruned.XID, &r.pruned.ID, &r.head.Horizon, &r.head.XMax, &r.head.LSN, &r.head.Server}, own...)
 	r.rest = append(make([]any, len(r.first)-len(own)), own...)
 	return r
@@ -280,7 +282,7 @@ func (r *changeRow) scan(rows pgx.Rows) (*shortline.Change, error) {
 		if !r.length.Valid || !r.observed.Valid {
 			return nil, fmt.Errorf("change (%d, %d) of the queue of store %s has no queue", ch.XID, ch.ID, ch.Subject)
 		}
-		ch.Queue = &shortline.Queue{Length: int(r.length.Int32), UpdatedAt: r.observed.Time.UTC(), Rev: ch.Rev}
+		ch.Queue = &shortline.Queue{Length: int(r.length.Int32), UpdatedAt: r.observed.Time.UTC(), Rev: ch.Rev, LearnedS: r.learned.Float64}
 	case shortline.StorePut:
 		st, err := decodeStore(shortline.StoreID(ch.Subject), r.body.String)
 		if err != nil {

@@ -66,7 +66,7 @@ type commit struct {
 
 var (
 	loadStores = newBulk(1, "WITH v(id) AS (", `) SELECT s.id, s.no, s.rev, s.deleted, s.service_s, q.rev, q.length, q.updated_at,
-		q.hour, q.samples, q.sum, q.sumsq, q.min, q.max
+		q.hour, q.samples, q.sum, q.sumsq, q.min, q.max, q.served, q.busy_ms
 		FROM v CROSS JOIN stores s ON s.id = v.id LEFT JOIN queues q ON q.store = s.no`)
 	loadBodies  = newBulk(1, "WITH v(id) AS (", ") SELECT s.id, s.body FROM v CROSS JOIN stores s ON s.id = v.id")
 	loadKeys    = newBulk(1, "WITH v(id) AS (", ") SELECT k.ID, k.Rev, k.Hash, k.Body FROM v CROSS JOIN keys k ON k.ID = v.id")
@@ -75,9 +75,10 @@ var (
 
 	storeStores = newBulk(6, "INSERT INTO stores (no, id, rev, deleted, service_s, body)", `ON CONFLICT (no) DO UPDATE SET
 		rev = excluded.rev, deleted = excluded.deleted, service_s = excluded.service_s, body = excluded.body`)
-	storeQueues = newBulk(10, "INSERT INTO queues (store, rev, length, updated_at, hour, samples, sum, sumsq, min, max)", `ON CONFLICT (store) DO UPDATE SET
+	storeQueues = newBulk(12, "INSERT INTO queues (store, rev, length, updated_at, hour, samples, sum, sumsq, min, max, served, busy_ms)", `ON CONFLICT (store) DO UPDATE SET
 		rev = excluded.rev, length = excluded.length, updated_at = excluded.updated_at, hour = excluded.hour,
-		samples = excluded.samples, sum = excluded.sum, sumsq = excluded.sumsq, min = excluded.min, max = excluded.max`)
+		samples = excluded.samples, sum = excluded.sum, sumsq = excluded.sumsq, min = excluded.min, max = excluded.max,
+		served = excluded.served, busy_ms = excluded.busy_ms`)
 	storeRollups = newBulk(7, "INSERT INTO rollups (store, hour, samples, sum, sumsq, min, max)", `ON CONFLICT (store, hour) DO UPDATE SET
 		samples = samples + excluded.samples, sum = sum + excluded.sum, sumsq = sumsq + excluded.sumsq,
 		min = min(min, excluded.min), max = max(max, excluded.max)`)
@@ -85,7 +86,7 @@ var (
 		rev = excluded.rev, body = excluded.body`)
 	storeAnswers = newBulk(6, "INSERT INTO idempotency (scope, key, body_hash, answer, at, expires)", `ON CONFLICT (scope, key) DO UPDATE SET
 		body_hash = excluded.body_hash, answer = excluded.answer, at = excluded.at, expires = excluded.expires`)
-	storeChanges = newBulk(12, "INSERT INTO changes (xid, id, epoch, kind, rev, at, subject, length, updated_at, queue_rev, hash, body)", "")
+	storeChanges = newBulk(13, "INSERT INTO changes (xid, id, epoch, kind, rev, at, subject, length, updated_at, queue_rev, hash, body, learned_s)", "")
 )
 
 // load reads the control row and every row that the writes speak of.
@@ -192,7 +193,8 @@ func scanQueue(r *replication.PlanStore, row []driver.Value) error {
 	if r.QueueGone = row[1] == nil; r.QueueGone {
 		row[1], row[2] = int64(0), int64(0)
 	}
-	if err := ints(row, &rev, &length, &at, &hour, &r.Newest.Samples, &r.Newest.Sum, &r.Newest.SumSq, &r.Newest.Min, &r.Newest.Max); err != nil {
+	if err := ints(row, &rev, &length, &at, &hour, &r.Newest.Samples, &r.Newest.Sum, &r.Newest.SumSq, &r.Newest.Min, &r.Newest.Max,
+		&r.Flow.Served, &r.Flow.BusyMS); err != nil {
 		return err
 	}
 	r.Queue.Rev, r.Hour = uint64(rev), hourAt(hour)
@@ -280,11 +282,14 @@ func (c *commit) store() error {
 	now := b.Now.UnixMilli()
 	for i := range b.Changes {
 		ch := &b.Changes[i]
-		c.w.add(c.xid, int64(i+1), c.epoch, int64(ch.Kind), int64(ch.Rev), now, ch.Subject, nil, nil, nil, nil, nil)
-		optional := c.w.args[len(c.w.args)-5:]
+		c.w.add(c.xid, int64(i+1), c.epoch, int64(ch.Kind), int64(ch.Rev), now, ch.Subject, nil, nil, nil, nil, nil, nil)
+		optional := c.w.args[len(c.w.args)-6:]
 		switch ch.Kind {
 		case shortline.QueueSet:
 			optional[0].Value, optional[1].Value = int64(ch.Queue.Length), ch.Queue.UpdatedAt.UnixMilli()
+			if ch.Queue.LearnedS > 0 {
+				optional[5].Value = ch.Queue.LearnedS
+			}
 		case shortline.StoreDeleted:
 			if ch.QueueRev > 0 {
 				optional[2].Value = int64(ch.QueueRev)
@@ -317,7 +322,8 @@ func (c *commit) storeRows() error {
 			continue
 		}
 		n := &r.Newest
-		c.w.add(c.numbers[r.ID], int64(r.Queue.Rev), int64(r.Queue.Length), r.Queue.UpdatedAt.UnixMilli(), floorHour(r.Hour), n.Samples, n.Sum, n.SumSq, n.Min, n.Max)
+		c.w.add(c.numbers[r.ID], int64(r.Queue.Rev), int64(r.Queue.Length), r.Queue.UpdatedAt.UnixMilli(), floorHour(r.Hour), n.Samples, n.Sum, n.SumSq, n.Min, n.Max,
+			r.Flow.Served, r.Flow.BusyMS)
 		if r.QueueGone {
 			row := c.w.args[len(c.w.args)-storeQueues.cols:]
 			row[2].Value, row[3].Value = nil, nil

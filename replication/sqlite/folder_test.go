@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -118,10 +119,10 @@ func TestOpenRefusesAndChangesNothing(t *testing.T) {
 	}{
 		{"a newer schema", func(t *testing.T, dir string) {
 			alter(t, dir, "PRAGMA user_version=7", true)
-		}, []string{"newer shortline (schema 7, this one knows 1)", "upgrade the binary", "nothing was changed"}},
+		}, []string{"newer shortline (schema 7, this one knows 2)", "upgrade the binary", "nothing was changed"}},
 		{"a newer schema that stands only in the log", func(t *testing.T, dir string) {
 			alter(t, dir, "PRAGMA user_version=7", false)
-		}, []string{"newer shortline (schema 7, this one knows 1)"}},
+		}, []string{"newer shortline (schema 7, this one knows 2)"}},
 		{"a database of another program", func(t *testing.T, dir string) {
 			alter(t, dir, "PRAGMA application_id=1", true)
 		}, []string{"another program", "move it away"}},
@@ -467,4 +468,44 @@ func asNobody(t *testing.T, f func()) {
 		}
 	}()
 	f()
+}
+
+// A folder of the first schema is brought forward with what is in it.
+func TestOpenMigratesAnOldFolder(t *testing.T) {
+	dir := t.TempDir()
+	all := migrations
+	migrations = all[:1]
+	defer func() { migrations = all }()
+	conn, err := openConn(filepath.Join(dir, dbName), url.Values{"mode": {"rwc"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &writer{conn: conn, stmts: map[string]stmt{}}
+	if err := w.migrate(0, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{
+		`INSERT INTO stores VALUES (1, 'a', 3, 0, 0, '{"id":"a","name":"A","lat":1,"lng":2}')`,
+		"INSERT INTO queues VALUES (1, 7, 4, 1000, 0, 1, 4, 16, 4, 4)",
+		"INSERT INTO changes (xid, id, epoch, kind, rev, at, subject, length, updated_at) VALUES (2, 1, 1, 3, 7, 1000, 'a', 4, 1000)",
+		"UPDATE control SET next_store = 2, last_xid = 2",
+	} {
+		if err := w.exec(sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.close(); err != nil {
+		t.Fatal(err)
+	}
+	migrations = all
+	s := mustOpen(t, dir)
+	page, err := s.Changes(t.Context(), replication.Cursor{XID: 1, ID: 1}, 10)
+	if err != nil || len(page.Changes) != 1 || page.Changes[0].Queue.Length != 4 || page.Changes[0].Queue.LearnedS != 0 {
+		t.Fatalf("the change is %+v, %v", page, err)
+	}
+	three := 3
+	res := commitOne(t, s, replication.Item{Queue: &shortline.QueueUpdate{ID: "a", Length: &three}})
+	if q := res[0].Queue; q == nil || q.Queue.Rev != 8 || q.Queue.Length != 3 {
+		t.Errorf("an update makes %+v", res[0])
+	}
 }

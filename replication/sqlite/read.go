@@ -30,7 +30,7 @@ func (c readConnector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
 type reads struct{ head, snapshot, keys, changes, rows, rollups *sql.Stmt }
 
 func (r *reads) prepare(ctx context.Context, db *sql.DB) error {
-	const row = "SELECT s.id, s.rev, s.deleted, s.body, q.rev, q.length, q.updated_at FROM stores s LEFT JOIN queues q ON q.store = s.no WHERE "
+	const row = "SELECT s.id, s.rev, s.deleted, s.body, q.rev, q.length, q.updated_at, q.served, q.busy_ms FROM stores s LEFT JOIN queues q ON q.store = s.no WHERE "
 	for _, p := range []struct {
 		to  **sql.Stmt
 		sql string
@@ -41,7 +41,7 @@ func (r *reads) prepare(ctx context.Context, db *sql.DB) error {
 		{&r.keys, "SELECT id, rev, hash, body FROM keys ORDER BY id"},
 		// The control row stands beside every change, so that both are of one state; it is there also without changes.
 		{&r.changes, `SELECT c.epoch, c.last_xid, c.pruned_xid, c.pruned_id,
-			ch.xid, ch.id, ch.epoch, ch.kind, ch.rev, ch.at, ch.subject, ch.length, ch.updated_at, ch.queue_rev, ch.hash, ch.body
+			ch.xid, ch.id, ch.epoch, ch.kind, ch.rev, ch.at, ch.subject, ch.length, ch.updated_at, ch.queue_rev, ch.hash, ch.body, ch.learned_s
 			FROM control c LEFT JOIN (SELECT * FROM changes WHERE (xid, id) > (?, ?) ORDER BY xid, id LIMIT ?) ch ORDER BY ch.xid, ch.id`},
 		{&r.rollups, `WITH s(no) AS (SELECT no FROM stores WHERE id = ?)
 			SELECT hour, samples, sum, sumsq, min, max FROM rollups WHERE store = (SELECT no FROM s) AND hour >= ?2 AND hour < ?3
@@ -164,10 +164,11 @@ func scanRow(row []any) (r replication.Row, err error) {
 	if row[5] == nil { // gone with the store
 		return r, nil
 	}
-	if err := ints(row[5:], &n, &at); err != nil {
+	var flow shortline.Flow
+	if err := ints(row[5:], &n, &at, &flow.Served, &flow.BusyMS); err != nil {
 		return r, fmt.Errorf("store %s: its queue: %w", id, err)
 	}
-	r.Queue = &shortline.Queue{Length: int(n), UpdatedAt: time.UnixMilli(at).UTC(), Rev: r.QueueRev}
+	r.Queue = &shortline.Queue{Length: int(n), UpdatedAt: time.UnixMilli(at).UTC(), Rev: r.QueueRev, LearnedS: flow.ServiceS()}
 	return r, nil
 }
 
@@ -254,7 +255,7 @@ func (s *Store) Changes(ctx context.Context, after replication.Cursor, limit int
 	return page, nil
 }
 
-// scanChange reads xid, id, epoch, kind, rev, at, subject, length, updated_at, queue_rev, hash and body.
+// scanChange reads xid, id, epoch, kind, rev, at, subject, length, updated_at, queue_rev, hash, body and learned_s.
 func scanChange(row []any) (ch shortline.Change, err error) {
 	var xid, id, epoch, kind, rev, at int64
 	if err := ints(row, &xid, &id, &epoch, &kind, &rev, &at); err != nil {
@@ -275,6 +276,7 @@ func scanChange(row []any) (ch shortline.Change, err error) {
 			return ch, fmt.Errorf("the queue of store %s: %w", subject, err)
 		}
 		ch.Queue = &shortline.Queue{Length: int(n), UpdatedAt: time.UnixMilli(observed).UTC(), Rev: ch.Rev}
+		ch.Queue.LearnedS, _ = row[12].(float64)
 	case shortline.StorePut:
 		body, _ := row[11].(string)
 		st, err := decodeStore(shortline.StoreID(subject), body)

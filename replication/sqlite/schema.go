@@ -94,6 +94,11 @@ CREATE TABLE keys (
 	hash BLOB NOT NULL,
 	body TEXT NOT NULL -- the key as JSON, which has no hash
 ) STRICT, WITHOUT ROWID;
+`, `
+-- What the reports of a line tell of its pace (shortline.Flow), and in the feed what is learned from it.
+ALTER TABLE queues ADD COLUMN served INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE queues ADD COLUMN busy_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE changes ADD COLUMN learned_s REAL; -- QueueSet; NULL: not known
 `}
 
 // inspect tells the schema version of the file, 0 where it is yet to be made, without changing anything. What it refuses

@@ -37,6 +37,7 @@ func TestContractCatchesMutants(t *testing.T) {
 		{"idempotency keys are forgotten", mutantForgetsKeys, "Idempotency"},
 		{"a delete leaves the queue", mutantGhostQueue, "QueueTombstones"},
 		{"updates are not folded", mutantUnfolded, "Folding"},
+		{"updates that are folded do not count", mutantFoldsFlow, "Flow"},
 		{"the overlap brings a queue back", mutantGhostQueue, "SnapshotOverlap"},
 		{"a page hides that there is more", mutantHidesMore, "ChangesPaged"},
 		{"the feed is cut without a word", mutantPrunesInSilence, "Prune"},

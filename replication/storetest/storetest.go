@@ -42,6 +42,7 @@ func checks() []check {
 		{"OneBatch", checkOneBatch},
 		{"Queues", checkQueues},
 		{"Folding", checkFolding},
+		{"Flow", checkFlow},
 		{"QueueTombstones", checkQueueTombstones},
 		{"Rollups", checkRollups},
 		{"Keys", checkKeys},
@@ -417,7 +418,7 @@ func expectQueue(r *rig, what string, got, want *shortline.Queue) {
 		}
 		return
 	}
-	if got.Length != want.Length || got.Rev != want.Rev || !got.UpdatedAt.Equal(want.UpdatedAt) {
+	if got.Length != want.Length || got.Rev != want.Rev || !got.UpdatedAt.Equal(want.UpdatedAt) || got.LearnedS != want.LearnedS {
 		r.Errorf("%s is %+v, want %+v", what, *got, *want)
 	}
 }
