@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shortline/shortline/internal/peer"
 	"github.com/shortline/shortline/internal/pki"
+	"github.com/shortline/shortline/internal/span"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -139,6 +141,16 @@ type forwardOutcome struct {
 // replication.ErrClosed or ErrNotPrimary (the write had been forwarded to this node already), of ctx, or that of the store:
 // of all these it is certain that nothing was written. Only where it wraps replication.ErrOutcomeUnknown it is not.
 func (f *Forwarder) Submit(ctx context.Context, w replication.Write) (replication.Result, replication.Token, error) {
+	if span.Of(ctx) == nil {
+		return f.submit(ctx, w, nil)
+	}
+	ctx, s := span.Begin(ctx, "forward", trace.SpanKindProducer)
+	result, token, err := f.submit(ctx, w, s)
+	span.End(s, err)
+	return result, token, err
+}
+
+func (f *Forwarder) submit(ctx context.Context, w replication.Write, s trace.Span) (replication.Result, replication.Token, error) {
 	var none replication.Result
 	if len(w.Items) == 0 {
 		return none, replication.Token{}, nil
@@ -156,6 +168,7 @@ func (f *Forwarder) Submit(ctx context.Context, w replication.Write) (replicatio
 	if err != nil {
 		return none, replication.Token{}, err
 	}
+	p.span = s
 	start := time.Now()
 	f.mu.Lock()
 	err = f.queue.add(p, start)
@@ -249,11 +262,12 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	}
 }
 
-// heldWrite is one write on its way. All but the first four fields are guarded by Forwarder.mu.
+// heldWrite is one write on its way. All but the first five fields are guarded by Forwarder.mu.
 type heldWrite struct {
 	line     []byte // as encodeWrite makes it
 	items    int
 	deadline time.Time
+	span     trace.Span          // nil: it belongs to no trace that is recorded
 	done     chan forwardOutcome // holds one
 
 	spot      spot

@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shortline/shortline/internal/peer"
+	"github.com/shortline/shortline/internal/span"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -144,7 +146,24 @@ func (f *Forwarder) request(ctx context.Context, b *forwardBatch) (*http.Respons
 	}
 	req.Header.Set("Content-Type", "application/x-ndjson")
 	f.signer.Sign(req, body, 1, now)
-	return f.transport.RoundTrip(req)
+	req, s := peer.Outgoing(req, spansOf(b.writes))
+	res, err := f.transport.RoundTrip(req)
+	span.End(s, err)
+	return res, err
+}
+
+// spansOf are the spans of the writes, in their order; nil where none is traced.
+func spansOf(writes []*heldWrite) []trace.Span {
+	var spans []trace.Span
+	for i, p := range writes {
+		if p.span != nil && spans == nil {
+			spans = make([]trace.Span, i, len(writes))
+		}
+		if spans != nil {
+			spans = append(spans, p.span)
+		}
+	}
+	return spans
 }
 
 // peerTimeout is what of the time left the other node may use: it should give up, and say so, while the caller still listens.

@@ -38,6 +38,9 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		h := w.Header()
 		h[headerRegion] = s.regionHeader
 		h[headerRequestID] = id
+		if s.tracing {
+			s.describe(c, id[0])
+		}
 		s.metrics.inFlight.Add(1)
 		err := s.guarded(c, next)
 		s.metrics.inFlight.Add(-1)
@@ -46,7 +49,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		s.metrics.done(r.Method, c.Path(), w.Status, time.Since(start))
 		if s.log.Enabled(r.Context(), slog.LevelDebug) {
-			s.log.Debug("request", "id", id[0], "method", r.Method, "path", r.URL.Path, "status", w.Status, "bytes", w.Size, "seconds", time.Since(start).Seconds(), "client", c.RealIP())
+			s.log.DebugContext(r.Context(), "request", "request_id", id[0], "method", r.Method, "path", r.URL.Path, "status", w.Status, "bytes", w.Size, "seconds", time.Since(start).Seconds(), "client", c.RealIP())
 		}
 		return nil
 	}
@@ -72,13 +75,13 @@ func (s *Server) fail(c echo.Context, id string, err error) {
 	}
 	problem := asAPIError(err)
 	if problem.kind.status >= 500 {
-		s.log.Error("request failed", "id", id, "method", r.Method, "path", r.URL.Path, "status", problem.kind.status, "err", err)
+		s.log.ErrorContext(r.Context(), "request failed", "request_id", id, "method", r.Method, "path", r.URL.Path, "status", problem.kind.status, "err", err)
 	}
 	if c.Response().Committed {
 		return
 	}
 	if werr := writeProblem(c.Response(), r.Method == http.MethodHead, problem); werr != nil {
-		s.log.Debug("answer not delivered", "id", id, "err", werr)
+		s.log.DebugContext(r.Context(), "answer not delivered", "request_id", id, "err", werr)
 	}
 }
 

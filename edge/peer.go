@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
@@ -48,8 +49,10 @@ type PeerConfig struct {
 	// ShutdownTimeout is how long requests under way may take to finish when the node stops (10 s).
 	ShutdownTimeout time.Duration
 	Now             func() time.Time // nil: time.Now
-	Log             *slog.Logger
-	Registerer      prometheus.Registerer
+	// Tracing records what belongs to a trace at the other node; nil: nothing.
+	Tracing    trace.TracerProvider
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
 }
 
 // Peer takes the writes that nodes of other regions forward, and says how this node is. Every request must be signed with
@@ -109,11 +112,11 @@ func NewPeer(cfg PeerConfig) (*Peer, error) {
 }
 
 // Handler is that of the internal listener.
-func (p *Peer) Handler() http.Handler { return p.mux }
+func (p *Peer) Handler() http.Handler { return tracedHandler(p.mux, p.cfg.Tracing) }
 
 // Run serves until ctx ends, then lets requests under way finish, and returns nil. It closes the listener.
 func (p *Peer) Run(ctx context.Context, l net.Listener) error {
-	server := peer.NewServer(p.mux, maxPeerTimeout+10*time.Second, p.cfg.Log)
+	server := peer.NewServer(p.Handler(), maxPeerTimeout+10*time.Second, p.cfg.Log)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		if err := server.Serve(peer.Listen(l, p.cfg.Identity)); !errors.Is(err, http.ErrServerClosed) {
@@ -241,13 +244,14 @@ func (p *Peer) answer(w http.ResponseWriter, r *http.Request, writes []incoming)
 	h.Set(peer.HeaderVersion, strconv.Itoa(peer.Version))
 	h.Set("Content-Type", "application/x-ndjson")
 	ctx := context.WithValue(r.Context(), forwardedWrite{}, true)
+	traces := p.traces(r)
 	if len(writes) == 1 {
-		_ = json.NewEncoder(w).Encode(p.submit(ctx, 0, &writes[0]))
+		_ = json.NewEncoder(w).Encode(p.submit(ctx, 0, &writes[0], traces))
 		return
 	}
 	answers := make(chan wireAnswer, len(writes))
 	for i := range writes { // each sends once into a channel that has room, and is waited for below
-		go func() { answers <- p.submit(ctx, i, &writes[i]) }()
+		go func() { answers <- p.submit(ctx, i, &writes[i], traces) }()
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -270,8 +274,10 @@ func (p *Peer) answer(w http.ResponseWriter, r *http.Request, writes []incoming)
 }
 
 // submit hands one write to the local writer, with the time that its caller has left.
-func (p *Peer) submit(ctx context.Context, i int, in *incoming) wireAnswer {
+func (p *Peer) submit(ctx context.Context, i int, in *incoming, traces map[int]trace.SpanContext) wireAnswer {
+	ctx, s := p.traced(ctx, i, traces)
 	a := p.outcome(ctx, i, in)
+	s.End()
 	result := string(a.Error)
 	if result == "" {
 		result = "ok"

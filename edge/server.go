@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/gzhttp"
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shortline/shortline"
@@ -131,6 +132,8 @@ type Deps struct {
 	Log    *slog.Logger
 	// Metrics is where the server registers its own and what /metrics shows.
 	Metrics *prometheus.Registry
+	// Tracing records requests of the public port; nil: none.
+	Tracing trace.TracerProvider
 	Now     func() time.Time // nil: time.Now
 }
 
@@ -158,6 +161,7 @@ type Server struct {
 	operator Operator
 
 	regionHeader []string
+	tracing      bool
 	docs         documents
 	public       http.Handler
 	admin        *echo.Echo
@@ -229,14 +233,19 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up compression: %w", err)
 	}
-	compressed := compress(e)
+	s.tracing = deps.Tracing != nil
+	traced := s.tracedEdge(e, deps.Tracing)
+	compressed := compress(traced)
 	s.public = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// The usual case between programs has nothing to wrap; what is live goes out in small pieces and at once.
-		if len(r.Header["Accept-Encoding"]) == 0 || strings.HasPrefix(r.URL.Path, "/v1/live") {
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/v1/live"):
 			e.ServeHTTP(w, r)
-			return
+		case len(r.Header["Accept-Encoding"]) == 0:
+			traced.ServeHTTP(w, r)
+		default:
+			compressed.ServeHTTP(w, r)
 		}
-		compressed.ServeHTTP(w, r)
 	})
 	s.admin = s.newEcho()
 	s.adminPort(s.admin, registry)

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/shortline/shortline/internal/span"
 )
 
 // BatcherConfig sets up a Batcher. Its zero value works.
@@ -114,7 +117,17 @@ func (b *Batcher) Submit(ctx context.Context, w Write) (Result, Token, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, Token{}, err
 	}
-	p, err := b.queue.add(w)
+	if span.Of(ctx) == nil {
+		return b.submit(ctx, w, nil)
+	}
+	ctx, s := span.Begin(ctx, "write in a batch", trace.SpanKindProducer)
+	result, token, err := b.submit(ctx, w, s)
+	span.End(s, err)
+	return result, token, err
+}
+
+func (b *Batcher) submit(ctx context.Context, w Write, s trace.Span) (Result, Token, error) {
+	p, err := b.queue.add(w, s)
 	if err != nil {
 		if errors.Is(err, ErrOverloaded) {
 			b.overloaded.Inc()
@@ -189,12 +202,14 @@ func (b *Batcher) try(ctx context.Context, batch []*pending) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.CommitTimeout)
 	defer cancel()
+	ctx, commit := beginCommit(ctx, batch, items)
 	start := time.Now()
 	b.inFlight.Inc()
 	results, token, err := b.store.Commit(ctx, writes)
 	b.inFlight.Dec()
 	b.commitSeconds.Observe(time.Since(start).Seconds())
 	b.batchItems.Observe(float64(items))
+	endCommit(commit, token, err)
 	if err != nil {
 		level := slog.LevelError
 		if errors.Is(err, ErrNotPrimary) { // whoever holds and retries the writes says so once

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/internal/span"
 )
 
 // ErrTokenLost says that what a token stands for is not in this history and never will be: the write was lost in a
@@ -71,6 +72,7 @@ type Feed struct {
 	target Target
 	poke   chan struct{}
 	heads  headReads
+	traced tracedWaits
 
 	applied atomic.Pointer[Applied]
 	covers  atomic.Pointer[Applied] // see Covers; set before memory has what it stands for
@@ -242,6 +244,19 @@ func (a *Applied) kept(t Token) bool {
 
 // Wait blocks until memory satisfies the token; the error is that of ctx.
 func (f *Feed) Wait(ctx context.Context, t Token) error {
+	if a := f.applied.Load(); a != nil && a.Satisfies(t) {
+		return nil
+	}
+	if span.Of(ctx) == nil {
+		return f.wait(ctx, t)
+	}
+	end := f.traced.begin(ctx, t)
+	err := f.wait(ctx, t)
+	end(err)
+	return err
+}
+
+func (f *Feed) wait(ctx context.Context, t Token) error {
 	for {
 		f.mu.Lock()
 		advance := f.advance

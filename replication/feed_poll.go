@@ -153,7 +153,9 @@ func (t *tail) take(ctx context.Context, page Page, at time.Time) (wait time.Dur
 		if t.shows = (Token{Epoch: last.Epoch, XID: last.XID, LSN: page.Head.LSN}); t.installed {
 			f.cover(page.Head.end(), t.shows)
 		}
+		applied := f.traced.applying(ctx, page.Changes)
 		t.view.Apply(page.Changes)
+		applied()
 		f.changes.Add(float64(n))
 		t.cursor = Cursor{XID: last.XID, ID: last.ID}
 		t.active = time.Now()

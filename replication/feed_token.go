@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/shortline/shortline/internal/span"
 )
 
 // newest is how far the primary is.
@@ -56,6 +58,16 @@ func (f *Feed) Latest(ctx context.Context, within time.Duration) error {
 // the last time that the primary could not be asked: while the primary moves, the region that a node follows does too. The
 // error is then ErrBehind, or that of ctx, which bounds everything.
 func (f *Feed) Settle(ctx context.Context, t Token, within time.Duration) error {
+	if span.Of(ctx) == nil {
+		return f.settle(ctx, t, within)
+	}
+	end := f.traced.begin(ctx, t)
+	err := f.settle(ctx, t, within)
+	end(err)
+	return err
+}
+
+func (f *Feed) settle(ctx context.Context, t Token, within time.Duration) error {
 	patience := f.cfg.Patience
 	ask, limit := time.NewTimer(patience), time.NewTimer(within)
 	defer ask.Stop()

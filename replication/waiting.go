@@ -5,6 +5,8 @@ import (
 	"hash/maphash"
 	"sync"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // waiting are the writes that wait to be committed, in the order in which they came, and what is under way. A write whose
@@ -32,6 +34,7 @@ type pending struct {
 	since    time.Time
 	place    *list.Element // guarded by waiting.mu: in the queue; nil once it is taken or withdrawn
 	done     chan outcome  // holds one
+	span     trace.Span    // nil: it belongs to no trace that is recorded
 }
 
 // batch is what one transaction is to write.
@@ -62,9 +65,9 @@ func (it *Item) subject() string {
 }
 
 // add puts the write at the end. The error is ErrClosed or ErrOverloaded.
-func (q *waiting) add(w Write) (*pending, error) {
+func (q *waiting) add(w Write, s trace.Span) (*pending, error) {
 	n := len(w.Items)
-	p := &pending{write: w, subjects: make([]uint64, n), since: time.Now(), done: make(chan outcome, 1)}
+	p := &pending{write: w, subjects: make([]uint64, n), since: time.Now(), done: make(chan outcome, 1), span: s}
 	for i := range w.Items {
 		p.subjects[i] = maphash.String(q.seed, w.Items[i].subject())
 	}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // newLogger makes the log of a process. With form json each line has the process under the key self, so that lines of many
@@ -34,7 +35,7 @@ func newLogger(w io.Writer, level, form string) (*slog.Logger, error) {
 	return nil, fmt.Errorf("--log-format %q is not text or json", form)
 }
 
-// logHandler counts what is logged.
+// logHandler counts what is logged, and puts the trace that a line belongs to into it.
 type logHandler struct {
 	slog.Handler
 	counts *logCounts
@@ -44,6 +45,9 @@ type logHandler struct {
 // Handle is part of slog.Handler.
 func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	h.counts.of(r.Level).Add(1)
+	if s := trace.SpanContextFromContext(ctx); s.IsSampled() {
+		r.AddAttrs(slog.String("trace_id", s.TraceID().String()), slog.String("span_id", s.SpanID().String()))
+	}
 	return h.Handler.Handle(ctx, r)
 }
 

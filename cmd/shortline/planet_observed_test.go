@@ -24,8 +24,17 @@ import (
 // TestPlanetObserved holds what is written about metrics against what the processes of two regions and a witness tell. With
 // SHORTLINE_TEST_UPDATE=1 it writes the table of docs/metrics.md anew.
 func TestPlanetObserved(t *testing.T) {
-	w := startWorld(t, 4, planet.Options{Regions: []regions.ID{"us-east", "ap-southeast"}, Nodes: 1,
-		NodeArgs: []string{"--dns-listen", "127.0.0.1:0", "--dns-zone", "shortline.test", "--geoip", emptyGeoIP(t), "--log-format", "json"}})
+	collector := newOTLPReceiver(t)
+	w := startWorld(t, 4, planet.Options{Env: []string{otlpEndpointEnv + "=" + collector.URL, "OTEL_BSP_SCHEDULE_DELAY=100"}, Regions: []regions.ID{"us-east", "ap-southeast"}, Nodes: 1,
+		NodeArgs: []string{"--dns-listen", "127.0.0.1:0", "--dns-zone", "shortline.test", "--geoip", emptyGeoIP(t), "--log-format", "json", "--otlp-sample", "1"}})
+	w.eventually("spans are sent", func() bool {
+		for _, m := range w.scrape(w.Nodes()[0].Admin())["shortline_trace_spans_total"].GetMetric() {
+			if m.GetCounter().GetValue() > 0 {
+				return true
+			}
+		}
+		return false
+	})
 	w.setQueue(w.Region("ap-southeast").Nodes[0], new(client.Session), w.stores[1], 5)
 	all := w.told()
 	for _, part := range []struct {
@@ -33,6 +42,8 @@ func TestPlanetObserved(t *testing.T) {
 		test func(*world, told)
 	}{
 		{"docs/metrics.md", (*world).testMetricsPage},
+		{"a trace of a write", func(w *world, _ told) { w.testTrace(collector) }},
+		{"writes that share a transaction", func(w *world, _ told) { w.testTracedBatch(collector) }},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(w.part(t), all) })
 	}

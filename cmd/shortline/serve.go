@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shortline/shortline"
@@ -58,6 +59,7 @@ type serveSettings struct {
 	clusterSettings
 	placeSettings
 	regionsSettings
+	traceSettings
 	listen, admin     string
 	publicAdmin       bool
 	detailsCache      byteSize
@@ -72,7 +74,10 @@ func newServeCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "serve", Short: "run one node", Long: serveHelp, Args: cobra.NoArgs,
 		Example: "  shortline serve\n  shortline serve --demo --simulate\n  shortline serve --data /var/lib/shortline --listen :8080",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), &s) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s.getenv = a.getenv
+			return a.serve(cmd.Context(), &s)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.data, "data", "shortline-data", "data `folder`; made where it is missing")
@@ -92,6 +97,7 @@ func newServeCommand(a *app) *cobra.Command {
 	f.StringSliceVar(&s.forwardTo, "forward-to", nil, "cluster `addresses` of the primary region's nodes: writes go there instead of to the database")
 	s.placeSettings.bind(f)
 	s.regionsSettings.flags(f)
+	s.traceSettings.bind(f)
 	f.StringVar(&s.listen, "listen", "127.0.0.1:8080", "`address` of the API")
 	f.StringVar(&s.admin, "admin-listen", "127.0.0.1:8081", "`address` of the admin port; keep it on loopback or in a private network")
 	f.StringVar(&s.edge.Region, "region", "local", "`name` of this node's region")
@@ -132,7 +138,7 @@ func (s *serveSettings) validate() error {
 			faults = append(faults, fmt.Errorf("--%s %q is not an address such as 127.0.0.1:8080 or :8080", addr.flag, addr.value))
 		}
 	}
-	for _, err := range []error{s.storeSettings.validate(), s.clusterSettings.validate(), s.validateRegions()} {
+	for _, err := range []error{s.storeSettings.validate(), s.clusterSettings.validate(), s.validateRegions(), s.traceSettings.resolve()} {
 		if err != nil {
 			faults = append(faults, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
 		}
@@ -188,6 +194,11 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 	if err != nil {
 		return err
 	}
+	tracing, err := s.openTracing(ctx, a.version, s.edge.Region, s.name(), log, registry)
+	if err != nil {
+		return err
+	}
+	defer tracing.close()
 	control, err := s.wire(id, log, registry)
 	if err != nil {
 		return err
@@ -205,7 +216,7 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 		registry.MustRegister(c)
 	}
 
-	n, err := newNode(ctx, a, s, log, registry, store, inFlight, control)
+	n, err := newNode(ctx, a, s, log, registry, tracing.provider, store, inFlight, control)
 	if err != nil {
 		return err
 	}
@@ -262,7 +273,7 @@ type node struct {
 	adminURL string
 }
 
-func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, registry *prometheus.Registry, store replication.Store, inFlight int, control wiring) (*node, error) {
+func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, registry *prometheus.Registry, tracing trace.TracerProvider, store replication.Store, inFlight int, control wiring) (*node, error) {
 	catalog := new(edge.Catalog)
 	n := &node{app: a, s: s, log: log, store: store, control: control}
 	head, err := n.newHead()
@@ -292,7 +303,7 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, re
 		return nil, err
 	}
 	if s.clusterListen != "" {
-		if n.peer, err = n.newPeer(log, registry); err != nil {
+		if n.peer, err = n.newPeer(log, registry, tracing); err != nil {
 			return nil, err
 		}
 	}
@@ -311,7 +322,7 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, re
 	}
 	s.edge.Version = a.version
 	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Rollups: store,
-		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Checks: n.checks(), Operator: n.operator(), Log: log, Metrics: registry})
+		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Checks: n.checks(), Operator: n.operator(), Log: log, Metrics: registry, Tracing: tracing})
 	return n, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/shortline/shortline/edge"
 	"github.com/shortline/shortline/internal/peer"
@@ -111,10 +112,10 @@ func (n *node) localHead(ctx context.Context) (head replication.Head, err error)
 }
 
 // newPeer makes the listener for what nodes of other regions forward and ask.
-func (n *node) newPeer(log *slog.Logger, r prometheus.Registerer) (*edge.Peer, error) {
+func (n *node) newPeer(log *slog.Logger, r prometheus.Registerer, tracing trace.TracerProvider) (*edge.Peer, error) {
 	return edge.NewPeer(edge.PeerConfig{
 		Region: n.s.edge.Region, ClusterKey: n.s.clusterKey, Identity: n.control.identity, Writer: n.batcher, Head: n.localHead, ShutdownTimeout: n.s.edge.ShutdownTimeout,
-		Log: log, Registerer: r,
+		Log: log, Registerer: r, Tracing: tracing,
 		Primary: func() (bool, uint64) {
 			primary, epoch := n.primary()
 			if a := n.feed.Applied(); a != nil && epoch == 0 {

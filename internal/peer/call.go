@@ -12,7 +12,10 @@ import (
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/shortline/shortline/internal/pki"
+	"github.com/shortline/shortline/internal/span"
 )
 
 // maxCallBytes bounds both bodies of a Call.
@@ -51,7 +54,9 @@ func (c *Client) Call(ctx context.Context, addr, path string, in, out any) error
 	}
 	req.Header.Set("Content-Type", "application/json")
 	c.signer.Sign(req, body, 1, time.Now())
+	req, s := Outgoing(req, []trace.Span{span.Of(ctx)})
 	res, err := c.transport.RoundTrip(req)
+	span.End(s, err)
 	if err != nil {
 		return fmt.Errorf("call %s at %s: %w", path, addr, err)
 	}
