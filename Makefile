@@ -18,7 +18,7 @@ export CGO_ENABLED = 1
 .PHONY: help run build console test check bench fuzz clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: build ## start three regions with demo data on this machine, or one node where PostgreSQL and Redis cannot be had (ONE=1: one node)
 	@if [ -z "$(ONE)" ] && scripts/setup redis postgres; then \
@@ -64,8 +64,13 @@ check: ## all that a change must pass: format, vet, staticcheck, go.mod, tests w
 	else \
 		echo "==> no Node.js: not checked that the built console is what its sources give"; \
 	fi
+	@$(MAKE) --no-print-directory terraform
 	@echo "==> go test -race ./..."
 	@$(GO) test -race -timeout $(TIMEOUT) ./...
+
+terraform: ## check the modules in deploy/terraform with Terraform, without AWS (part of make check)
+	@echo "==> deploy/terraform"
+	@cd deploy/terraform/internal && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) test -v -count=1 ./... | awk '/^(ok|FAIL|PASS|panic|---)|SKIPPED/ || /^ / { print } /^FAIL|^panic/ { bad = 1 } END { exit bad }'
 
 bench: ## measure: Go benchmarks, then HTTP, Redis and PostGIS on the same stores (BENCH=regexp, BENCHTIME=, ARGS=)
 	@scripts/setup go cc

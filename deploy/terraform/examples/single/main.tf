@@ -1,0 +1,47 @@
+# One region: its machines may be lost one at a time, but not the region, and the database is down while its machine is.
+
+provider "aws" {
+  region = "us-east-1" # of what is global; everything else says its region
+}
+
+locals {
+  topology = {
+    us-east = { aws_region = "us-east-1", cidr = "10.1.0.0/16" }
+  }
+  tags = { ManagedBy = "terraform", Service = "shortline" }
+  # Names of buckets are unique in all of AWS; the account's number makes these so.
+  buckets = { for region in keys(local.topology) : region => "${var.name}-${region}-log-${var.account_id}" }
+}
+
+module "global" {
+  source = "../../modules/global"
+
+  name      = var.name
+  regions   = { for region, r in local.topology : region => { aws_region = r.aws_region, bucket = local.buckets[region] } }
+  dns       = "latency"
+  zone_id   = var.zone_id
+  domain    = var.domain
+  endpoints = { us-east = module.us_east.endpoint }
+  # Route 53 tells its alarms in us-east-1.
+  alarm_topic_arn = module.us_east.alarm_topic_arn
+  tags            = local.tags
+}
+
+module "us_east" {
+  source = "../../modules/region"
+
+  name              = var.name
+  region            = "us-east"
+  topology          = local.topology
+  first_region      = "us-east"
+  instance_profiles = { node = module.global.node_profiles["us-east"], db = module.global.db_profiles["us-east"] }
+  kms_key_arn       = module.global.kms_key_arns["us-east"]
+  secret_arn        = module.global.secret_arns["us-east"]
+  bucket            = local.buckets["us-east"]
+  package_url       = var.package_url
+  package_sha256    = var.package_sha256
+  certificate_arn   = var.certificate_arns["us-east"]
+  public_url        = "https://us-east-${var.domain}"
+  alarm_emails      = var.alarm_emails
+  tags              = local.tags
+}
