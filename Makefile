@@ -70,7 +70,7 @@ check: ## all that a change must pass: format, vet, staticcheck, go.mod, tests w
 
 terraform: ## check the modules in deploy/terraform with Terraform, without AWS (part of make check)
 	@echo "==> deploy/terraform"
-	@cd deploy/terraform/internal && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) test -v -count=1 ./... | awk '/^(ok|FAIL|PASS|panic|---)|SKIPPED/ || /^ / { print } /^FAIL|^panic/ { bad = 1 } END { exit bad }'
+	@cd deploy/terraform/internal && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) test -v -count=1 .
 
 bench: ## measure: Go benchmarks, then HTTP, Redis and PostGIS on the same stores (BENCH=regexp, BENCHTIME=, ARGS=)
 	@scripts/setup go cc

@@ -94,12 +94,14 @@ func (tf *terraform) mustRun(t *testing.T, dir string, args ...string) string {
 func folders(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	for _, pattern := range []string{"modules/*", "examples/*"} {
+	for _, pattern := range []string{"modules/*/versions.tf", "examples/*/versions.tf"} {
 		found, err := fs.Glob(os.DirFS(root), pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, found...)
+		for _, file := range found {
+			out = append(out, filepath.Dir(file))
+		}
 	}
 	if len(out) < 7 {
 		t.Fatalf("only %v found", out)
