@@ -3,6 +3,7 @@ package edge_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,6 +58,9 @@ type nodeSetup struct {
 	// adminAddr is what the admin listener says its address is, where it is set.
 	adminAddr net.Addr
 	elsewhere edge.Elsewhere
+	// tls is that of edge.Deps; from, where it is set, is where connections to the public port say they come from.
+	tls  *tls.Config
+	from func() netip.Addr
 	// view and geoIP are those of edge.Deps.
 	view  func() *regions.View
 	geoIP func(netip.Addr) (geo.Point, bool)
@@ -112,7 +116,7 @@ func newTestNode(t testing.TB, setups ...func(*nodeSetup)) *testNode {
 	setup.batcher.Committed = func(replication.Token) { n.feed.Poke() }
 	n.batcher = replication.NewBatcher(n.store, setup.batcher)
 	n.server, err = edge.New(setup.edge, edge.Deps{
-		Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: n.store, Rollups: n.store, View: setup.view, GeoIP: setup.geoIP, Metrics: registry, Now: n.clock.Now, Elsewhere: setup.elsewhere, Operator: setup.operator})
+		Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: n.store, Rollups: n.store, View: setup.view, GeoIP: setup.geoIP, Metrics: registry, Now: n.clock.Now, Elsewhere: setup.elsewhere, Operator: setup.operator, TLS: setup.tls})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,6 +147,12 @@ func (n *testNode) run(t testing.TB, setup *nodeSetup) {
 	t.Helper()
 	public, admin := listenLocal(t), listenLocal(t)
 	n.api, n.admin = "http://"+public.Addr().String(), "http://"+admin.Addr().String()
+	if setup.tls != nil {
+		n.api = "https" + strings.TrimPrefix(n.api, "http")
+	}
+	if setup.from != nil {
+		public = distantListener{public, setup.from}
+	}
 	if setup.adminAddr != nil {
 		admin = otherAddr{admin, setup.adminAddr}
 	}
@@ -180,6 +190,27 @@ type otherAddr struct {
 }
 
 func (l otherAddr) Addr() net.Addr { return l.addr }
+
+// distantListener has connections that say they come from elsewhere.
+type distantListener struct {
+	net.Listener
+	from func() netip.Addr
+}
+
+func (l distantListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return distantConn{c, net.TCPAddrFromAddrPort(netip.AddrPortFrom(l.from(), 1234))}, nil
+}
+
+type distantConn struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (c distantConn) RemoteAddr() net.Addr { return c.addr }
 
 func newTransport(t testing.TB) *http.Transport {
 	tr := &http.Transport{DisableCompression: true} // a test that wants gzip says so

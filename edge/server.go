@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,8 +45,13 @@ type Config struct {
 	NoPublicAdmin bool
 	// DetailsBytes bounds the store details kept in memory (256 MiB).
 	DetailsBytes int
+	// HeaderTimeout bounds the time in which a request's headers come (10 s), BodyTimeout that of the whole request (30 s), but for imports.
+	HeaderTimeout, BodyTimeout time.Duration
 	// ShutdownTimeout is how long requests under way may take to finish when the node stops (10 s).
 	ShutdownTimeout time.Duration
+	// Connections bounds those of the public port that are open at a time (three quarters of the files that the process may open),
+	// ConnectionsPerAddress those from one address that is neither loopback nor a trusted proxy (1000). Negative: no limit.
+	Connections, ConnectionsPerAddress int
 	// Live bounds live updates.
 	Live LiveConfig
 	// Steer says where the node is and how it leads clients to other regions.
@@ -58,7 +64,7 @@ func (c *Config) Validate() error {
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"write-hold", c.WriteHold}, {"session-wait", c.SessionWait}, {"read-limit", c.ReadLimit}, {"shutdown-timeout", c.ShutdownTimeout}} {
+	}{{"write-hold", c.WriteHold}, {"session-wait", c.SessionWait}, {"read-limit", c.ReadLimit}, {"shutdown-timeout", c.ShutdownTimeout}, {"header-timeout", c.HeaderTimeout}, {"body-timeout", c.BodyTimeout}} {
 		if d.value < 0 {
 			faults = append(faults, fmt.Errorf("%s: %v is negative", d.name, d.value))
 		}
@@ -79,7 +85,7 @@ func (c *Config) defaults() {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&c.WriteHold, 10 * time.Second}, {&c.SessionWait, 2 * time.Second}, {&c.ReadLimit, 2 * time.Second}, {&c.ShutdownTimeout, 10 * time.Second}} {
+	}{{&c.WriteHold, 10 * time.Second}, {&c.SessionWait, 2 * time.Second}, {&c.ReadLimit, 2 * time.Second}, {&c.ShutdownTimeout, 10 * time.Second}, {&c.HeaderTimeout, 10 * time.Second}, {&c.BodyTimeout, 30 * time.Second}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
@@ -90,6 +96,8 @@ func (c *Config) defaults() {
 	if c.Version == "" {
 		c.Version = "dev"
 	}
+	setDefault(&c.Connections, max(openFiles()/4*3, 16))
+	setDefault(&c.ConnectionsPerAddress, 1000)
 	c.Live.defaults()
 }
 
@@ -127,6 +135,8 @@ type Deps struct {
 	Notes map[string]func() string
 	// Operator carries out operators' verbs; nil: there is no control plane, and this region is alone.
 	Operator Operator
+	// TLS is what the public port is served with (nil: without TLS).
+	TLS *tls.Config
 	// Checks are more checks of readiness, by name. They do not block.
 	Checks map[string]func() error
 	Log    *slog.Logger
@@ -154,6 +164,8 @@ type Server struct {
 	now      func() time.Time
 	metrics  *metrics
 	live     *liveHub
+	conns    *connections
+	tls      *tls.Config
 	// steering leads clients to other regions.
 	steering *steering
 	notes    map[string]func() string
@@ -208,6 +220,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if deps.Elsewhere == nil && deps.View != nil {
 		deps.Elsewhere = s.steering
 	}
+	s.conns, s.tls = newConnections(&s.cfg, s.steering.trusts, registry), deps.TLS
 	s.live = newLiveHub(s, deps.Elsewhere, registry)
 
 	e := s.newEcho()
@@ -258,6 +271,7 @@ func (s *Server) newEcho() *echo.Echo {
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = echo.ExtractIPDirect() // trusting X-Forwarded-For is something to be set up, never a default
 	e.Use(s.observe)
+	e.Use(s.secure)
 	e.HTTPErrorHandler = func(err error, c echo.Context) {
 		if !c.Response().Committed {
 			_ = writeProblem(c.Response(), c.Request().Method == http.MethodHead, asAPIError(err))
@@ -290,10 +304,15 @@ func (s *Server) Handler() http.Handler { return s.public }
 // admin listener on a loopback address grants the scope admin to whoever reaches it.
 func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
 	servers := []*http.Server{s.httpServer(s.public), s.httpServer(s.adminGuard(admin.Addr()))}
+	servers[0].ConnState = s.conns.changed
+	listeners := []net.Listener{boundedListener{lazyListener{public}, s.conns}, lazyListener{admin}}
+	if s.tls != nil {
+		listeners[0] = tls.NewListener(listeners[0], s.tls)
+	}
 	group, ctx := errgroup.WithContext(ctx)
-	for i, l := range []net.Listener{public, admin} {
+	for i, l := range listeners {
 		group.Go(func() error {
-			if err := servers[i].Serve(lazyListener{l}); !errors.Is(err, http.ErrServerClosed) {
+			if err := servers[i].Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve %s: %w", l.Addr(), err)
 			}
 			return nil
@@ -326,12 +345,14 @@ func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
 // httpServer bounds headers and times, so that a slow or silent client holds a connection and nothing else.
 func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:        h,
-		ReadTimeout:    30 * time.Second, // of headers too; imports move it on as long as rows arrive
-		WriteTimeout:   60 * time.Second,
-		IdleTimeout:    2 * time.Minute,
-		MaxHeaderBytes: 16 << 10,
-		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Handler:           h,
+		ReadHeaderTimeout: s.cfg.HeaderTimeout,
+		ReadTimeout:       s.cfg.BodyTimeout, // imports move it on as long as rows arrive
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 256 << 10, SendPingTimeout: time.Minute},
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }
 

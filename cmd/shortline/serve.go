@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -60,6 +61,8 @@ type serveSettings struct {
 	placeSettings
 	regionsSettings
 	traceSettings
+	publicTLS         publicTLSSettings
+	tls               *tls.Config // of publicTLS, once it is loaded
 	listen, admin     string
 	publicAdmin       bool
 	detailsCache      byteSize
@@ -99,6 +102,9 @@ func newServeCommand(a *app) *cobra.Command {
 	s.regionsSettings.flags(f)
 	s.traceSettings.bind(f)
 	f.StringVar(&s.listen, "listen", "127.0.0.1:8080", "`address` of the API")
+	s.publicTLS.bind(f)
+	f.IntVar(&s.edge.Connections, "max-connections", 0, "connections of --listen that are open at a time, without live ones; -1 for no limit (default: three quarters of the files that it may open)")
+	f.IntVar(&s.edge.ConnectionsPerAddress, "max-connections-per-address", 0, "those from one address at most, loopback and trusted proxies not counted; -1 for no limit (default: 1000)")
 	f.StringVar(&s.admin, "admin-listen", "127.0.0.1:8081", "`address` of the admin port; keep it on loopback or in a private network")
 	f.StringVar(&s.edge.Region, "region", "local", "`name` of this node's region")
 	f.BoolVar(&s.publicAdmin, "public-admin", true, "serve /admin/v1/ on the API's address too, always with a key of scope admin")
@@ -138,7 +144,7 @@ func (s *serveSettings) validate() error {
 			faults = append(faults, fmt.Errorf("--%s %q is not an address such as 127.0.0.1:8080 or :8080", addr.flag, addr.value))
 		}
 	}
-	for _, err := range []error{s.storeSettings.validate(), s.clusterSettings.validate(), s.validateRegions(), s.traceSettings.resolve()} {
+	for _, err := range []error{s.publicTLS.validate(), s.storeSettings.validate(), s.clusterSettings.validate(), s.validateRegions(), s.traceSettings.resolve()} {
 		if err != nil {
 			faults = append(faults, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
 		}
@@ -187,7 +193,7 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 	}
 	defer func() { _ = admin.Close() }()
 	if s.edge.Steer.URL == "" {
-		s.edge.Steer.URL = "http://" + s.advertised(public.Addr())
+		s.edge.Steer.URL = s.publicTLS.base(s.advertised(public.Addr()))
 	}
 	registry := a.newRegistry(s.edge.Region, s.name(), log)
 	id, err := s.identity.load(s.deployment, s.edge.Region, log, registry)
@@ -216,6 +222,9 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 		registry.MustRegister(c)
 	}
 
+	if s.tls, err = s.publicTLS.load(s.data, log, registry); err != nil {
+		return err
+	}
 	n, err := newNode(ctx, a, s, log, registry, tracing.provider, store, inFlight, control)
 	if err != nil {
 		return err
@@ -322,7 +331,7 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, re
 	}
 	s.edge.Version = a.version
 	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Rollups: store,
-		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Checks: n.checks(), Operator: n.operator(), Log: log, Metrics: registry, Tracing: tracing})
+		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Checks: n.checks(), Operator: n.operator(), TLS: s.tls, Log: log, Metrics: registry, Tracing: tracing})
 	return n, err
 }
 
@@ -434,7 +443,7 @@ func (n *node) announce(ctx context.Context, public, admin net.Addr) error {
 			return err
 		}
 	}
-	url := "http://" + dialable(public)
+	url := n.s.publicTLS.base(dialable(public))
 	n.log.Info("ready", "api", url, "admin", "http://"+dialable(admin), "data", n.s.data, "region", n.s.edge.Region)
 	if _, err := fmt.Fprintln(n.app.stdout, "ready "+url); err != nil {
 		return fmt.Errorf("print the ready line: %w", err)

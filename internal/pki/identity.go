@@ -122,3 +122,23 @@ func (i *Identity) judge(roots *x509.CertPool, chain []*x509.Certificate, region
 	}
 	return name, nil
 }
+
+// ServerPair is a certificate of a public server, read again when its files change.
+type ServerPair struct{ files *reloaded[tls.Certificate] }
+
+// LoadServerPair reads a certificate with those between it and an authority, and its key, both PEM.
+func LoadServerPair(cert, key string, log *slog.Logger) (*ServerPair, error) {
+	files, err := newReloaded([]string{cert, key}, log, func() (tls.Certificate, error) { return tls.LoadX509KeyPair(cert, key) })
+	if err != nil {
+		return nil, err
+	}
+	return &ServerPair{files}, nil
+}
+
+// Expires is when the certificate in use ends.
+func (p *ServerPair) Expires() time.Time { return p.files.get().Leaf.NotAfter }
+
+// GetCertificate is for tls.Config.
+func (p *ServerPair) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return p.files.get(), nil
+}
