@@ -20,14 +20,6 @@ type run struct {
 	refs  [leafMax]uint32 // as in a step
 }
 
-// add appends what has the mark, if that is at most the limit. Which ones are is hard to foresee for a processor, and a
-// wrong guess costs it more than all of this, so there is no branch: the sign of the difference is the count.
-func (r *run) add(mark, limit Mark, ref uint32) {
-	i := uint(r.left) % leafMax
-	r.marks[i], r.refs[i] = mark, ref
-	r.left += int(^uint64(limit-mark) >> 63)
-}
-
 // frontier is the heap of a search's next steps: by mark, subtrees before points (they may hold a point with the same mark
 // and a smaller id), and points by id. Of each run only the first is in the heap: most searches end long before
 // they come to the others.

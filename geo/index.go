@@ -3,7 +3,6 @@ package geo
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -49,112 +48,6 @@ type tree struct {
 	points int
 	inners int
 	slots  int // capacity of paths
-}
-
-// branch is a node: inner if it has that, a leaf if it has spots, empty if neither.
-type branch struct {
-	spots []spot // of a leaf, in no order; never changed
-	inner *inner
-}
-
-// subtree is a branch and the ball of its points.
-type subtree struct {
-	ball
-	branch
-}
-
-// spot is a point of a leaf. It wastes four bytes of eight, which costs a search less than refs that lie elsewhere.
-type spot struct {
-	at  vec
-	ref Ref
-}
-
-// leafMax is the most points that a leaf holds, leafMin the number at which a subtree that has shrunk becomes one leaf.
-// Their distance keeps a point that flips between two places from splitting and merging all the time.
-const (
-	leafMax = 64
-	leafMin = 32
-)
-
-// maxKids is how many branches a node can have.
-const maxKids = 8
-
-// inner is a node with two or more kids; levels at which all its points go the same way are skipped. Everything is in
-// one piece, what a search always reads first and together, because cache misses cost it more than arithmetic.
-type inner struct {
-	mask   uint8 // the digits that have a kid
-	level  uint8
-	points int32           // below it
-	gen    uint64          // the transaction that made it and may change it until it is published
-	balls  [maxKids]ball   // of the kids
-	kids   [maxKids]branch // without gaps, in order of their digits at the level
-	sample key             // a key that is or was below; its digits above the level are those of all keys below
-}
-
-// len is the number of kids.
-func (n *inner) len() int { return bits.OnesCount8(n.mask) }
-
-// slot is the place among the kids that a digit has or would have.
-func (n *inner) slot(digit int) int { return bits.OnesCount8(n.mask & (1<<digit - 1)) }
-
-// has tells whether there is a kid for the digit.
-func (n *inner) has(digit int) bool { return n.mask>>digit&1 != 0 }
-
-// kid is the subtree at a place.
-func (n *inner) kid(i int) subtree { return subtree{n.balls[i], n.kids[i]} }
-
-// set puts another subtree in place of a kid.
-func (n *inner) set(i int, t subtree) { n.balls[i], n.kids[i] = t.ball, t.branch }
-
-// insert adds a kid for a digit that has none.
-func (n *inner) insert(digit int, t subtree) {
-	i, count := n.slot(digit), n.len()
-	copy(n.balls[i+1:count+1], n.balls[i:count])
-	copy(n.kids[i+1:count+1], n.kids[i:count])
-	n.set(i, t)
-	n.mask |= 1 << digit
-}
-
-// remove takes the kid of a digit out.
-func (n *inner) remove(digit int) {
-	i, count := n.slot(digit), n.len()
-	copy(n.balls[i:], n.balls[i+1:count])
-	copy(n.kids[i:], n.kids[i+1:count])
-	n.set(count-1, subtree{})
-	n.mask &^= 1 << digit
-}
-
-func (b *branch) empty() bool { return b.inner == nil && len(b.spots) == 0 }
-
-// points is the number of points in the subtree.
-func (b *branch) points() int {
-	if b.inner != nil {
-		return int(b.inner.points)
-	}
-	return len(b.spots)
-}
-
-// inners counts the inner nodes of the subtree.
-func (b *branch) inners() int {
-	if b.inner == nil {
-		return 0
-	}
-	sum := 1
-	for i := range b.inner.len() {
-		sum += b.inner.kids[i].inners()
-	}
-	return sum
-}
-
-// gather appends the subtree's points.
-func (b *branch) gather(spots []spot) []spot {
-	if b.inner == nil {
-		return append(spots, b.spots...)
-	}
-	for i := range b.inner.len() {
-		spots = b.inner.kids[i].gather(spots)
-	}
-	return spots
 }
 
 // New makes an empty index. less is the order of the refs' ids, used where points are at exactly the same distance. It

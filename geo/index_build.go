@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+
+	"github.com/shortline/shortline/internal/hugepages"
 )
 
 // Build replaces all points by those given, at once for new searches; it is much quicker than an Update of as many. A
@@ -38,6 +40,9 @@ func (x *Index) Build(points iter.Seq2[Ref, Point]) error {
 	if len(keys) > 0 {
 		t.root = x.grow(keys, spots, 0)
 		t.inners = t.root.inners()
+		var memory hugepages.Set
+		t.root.addTo(&memory)
+		memory.Advise()
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -98,8 +103,9 @@ func (x *Index) grow(keys []key, spots []spot, gen uint64) subtree {
 		copy(own, spots)
 		return x.leafOf(own)
 	}
+	whole := x.bent(ballOf(spots))
 	first, last := keys[0], keys[len(keys)-1]
-	n := &inner{sample: first, points: int32(len(keys)), gen: gen, level: uint8(first.fork(last))}
+	n := &inner{origin: whole.c, sample: first, points: int32(len(keys)), gen: gen, level: uint8(first.fork(last))}
 	var wg sync.WaitGroup
 	for from := 0; from < len(keys); {
 		digit := keys[from].digit(int(n.level))
@@ -114,12 +120,12 @@ func (x *Index) grow(keys []key, spots []spot, gen uint64) subtree {
 		from = end
 	}
 	wg.Wait()
-	return subtree{x.bent(ballOf(spots)), branch{inner: n}}
+	return subtree{whole, innerBranch(n)}
 }
 
 // leafOf is the leaf of some points, which are its own from now on.
 func (x *Index) leafOf(spots []spot) subtree {
-	return subtree{x.bent(ballOf(spots)), branch{spots: spots}}
+	return subtree{x.bent(ballOf(spots)), leaf(spots)}
 }
 
 // endOf is where the run of keys that have the digit at the level, from the given place on, ends.

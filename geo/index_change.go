@@ -4,16 +4,16 @@ import "slices"
 
 // find is the vector of a point that is in the tree.
 func (tx *Tx) find(k key) vec {
-	b := &tx.root.branch
-	for b.inner != nil {
-		b = &b.inner.kids[b.inner.slot(k.digit(int(b.inner.level)))]
+	b := tx.root.branch
+	for n := b.inner(); n != nil; n = b.inner() {
+		b = n.branch(n.slot(k.digit(int(n.level))))
 	}
-	return b.spots[b.find(k.ref)].at
+	return b.spots()[b.find(k.ref)].at
 }
 
 // find is the place of a ref that is in the leaf.
-func (b *branch) find(ref Ref) int {
-	return slices.IndexFunc(b.spots, func(s spot) bool { return s.ref == ref })
+func (b branch) find(ref Ref) int {
+	return slices.IndexFunc(b.spots(), func(s spot) bool { return s.ref == ref })
 }
 
 // put is the subtree with one more point.
@@ -21,32 +21,37 @@ func (b *branch) find(ref Ref) int {
 // A leaf's ball is computed anew with each change. An inner node's only grows, to at most what its H3 cell spans, and
 // goes with the node when that merges; computing it anew now and then was tried and saved a few percent at most.
 func (tx *Tx) put(t subtree, k key, at vec) subtree {
+	n := t.inner()
 	switch {
-	case t.inner == nil && len(t.spots) < leafMax:
-		spots := make([]spot, len(t.spots)+1)
-		spots[copy(spots, t.spots)] = spot{at, k.ref}
+	case n == nil && int(t.count) < leafMax:
+		old := t.spots()
+		spots := make([]spot, len(old)+1)
+		spots[copy(spots, old)] = spot{at, k.ref}
 		return tx.x.leafOf(spots)
-	case t.inner == nil:
+	case n == nil:
 		return tx.split(t, k, at)
 	}
-	if fork := t.inner.sample.fork(k); fork < int(t.inner.level) {
+	if fork := n.sample.fork(k); fork < int(n.level) {
 		return tx.fork(t, fork, k, at)
 	}
-	n := tx.own(t.inner)
+	n = tx.own(n)
 	digit := k.digit(int(n.level))
-	if i := n.slot(digit); n.has(digit) {
-		n.set(i, tx.put(n.kid(i), k, at))
-	} else {
+	if i := n.slot(digit); !n.has(digit) {
 		n.insert(digit, tx.x.leafOf([]spot{{at, k.ref}}))
+	} else if kid := tx.put(n.kid(i), k, at); kid.inner() == nil {
+		n.set(i, kid)
+	} else { // the ball of all but the new point is there
+		n.setBranch(i, kid.branch)
+		n.hold(i, at)
 	}
 	n.points++
-	return subtree{t.with(at), branch{inner: n}}
+	return subtree{t.with(at), innerBranch(n)}
 }
 
 // split is the subtree of a full leaf and one more point.
 func (tx *Tx) split(t subtree, k key, at vec) subtree {
-	keys, spots := append(tx.x.keys[:0], k), append(append(tx.x.spots[:0], spot{at, k.ref}), t.spots...)
-	for _, s := range t.spots {
+	keys, spots := append(tx.x.keys[:0], k), append(append(tx.x.spots[:0], spot{at, k.ref}), t.spots()...)
+	for _, s := range t.spots() {
 		keys = append(keys, key{tx.x.paths[s.ref], s.ref})
 	}
 	tx.x.keys, tx.x.spots = keys, spots
@@ -64,31 +69,39 @@ func (tx *Tx) split(t subtree, k key, at vec) subtree {
 
 // fork puts a node above t, at a level that t's keys all pass the same way and k another.
 func (tx *Tx) fork(t subtree, level int, k key, at vec) subtree {
-	n := &inner{sample: k, points: t.inner.points + 1, gen: tx.x.gen, level: uint8(level)}
-	n.insert(t.inner.sample.digit(level), t)
+	old := t.inner()
+	whole := t.with(at)
+	n := &inner{origin: middle(t.c, at), sample: k, points: old.points + 1, gen: tx.x.gen, level: uint8(level)}
+	n.insert(old.sample.digit(level), t)
 	n.insert(k.digit(level), tx.x.leafOf([]spot{{at, k.ref}}))
 	tx.inners++
-	return subtree{ballAround(n.balls[:2]), branch{inner: n}}
+	return subtree{whole, innerBranch(n)}
 }
 
 // take is the subtree without a point that is in it.
 func (tx *Tx) take(t subtree, k key) subtree {
-	if t.inner == nil {
-		last := len(t.spots) - 1
+	n := t.inner()
+	if n == nil {
+		old := t.spots()
+		last := len(old) - 1
 		if last == 0 {
 			return subtree{}
 		}
 		spots, i := make([]spot, last), t.find(k.ref)
-		copy(spots[copy(spots, t.spots[:i]):], t.spots[i+1:])
+		copy(spots[copy(spots, old[:i]):], old[i+1:])
 		return tx.x.leafOf(spots)
 	}
-	n := tx.own(t.inner)
+	n = tx.own(n)
 	n.points--
 	digit := k.digit(int(n.level))
 	i := n.slot(digit)
-	if kid := tx.take(n.kid(i), k); kid.empty() {
+	before := n.kid(i)
+	switch kid := tx.take(before, k); {
+	case kid.empty():
 		n.remove(digit)
-	} else {
+	case kid.ball == before.ball:
+		n.setBranch(i, kid.branch)
+	default:
 		n.set(i, kid)
 	}
 	switch {
@@ -96,11 +109,11 @@ func (tx *Tx) take(t subtree, k key) subtree {
 		tx.inners--
 		return n.kid(0)
 	case n.points <= leafMin:
-		small := branch{inner: n}
+		small := innerBranch(n)
 		tx.inners -= small.inners()
 		return tx.x.leafOf(small.gather(make([]spot, 0, n.points)))
 	}
-	return subtree{t.ball, branch{inner: n}}
+	return subtree{t.ball, innerBranch(n)}
 }
 
 // own is the node itself if this transaction made it, else a copy that it may change.

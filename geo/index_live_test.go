@@ -347,19 +347,22 @@ func effort(x *Index, q Point, k int) int {
 		n++
 		return n < k
 	})
-	l := look{q: q.vec(), far: 1}
-	var count func(t subtree) int
-	count = func(t subtree) int {
-		if l.nearest(&t.ball) > markOf(last) {
-			return 1
+	l := look{q: q.vec(), far: 1, limit: markOf(last)}
+	var count func(b branch) int
+	count = func(b branch) int {
+		n := b.inner()
+		if n == nil {
+			return 1 + b.points()
 		}
-		sum := 1 + len(t.spots)
-		for i := 0; t.inner != nil && i < t.inner.len(); i++ {
-			sum += count(t.inner.kid(i))
+		var r run
+		l.distantKids(&r, n)
+		sum := 1 + n.len()
+		for _, i := range r.refs[:r.left] {
+			sum += count(n.branch(int(i)))
 		}
 		return sum
 	}
-	return count(x.tree.Load().root)
+	return count(x.tree.Load().root.branch)
 }
 
 // TestMovingKeepsSearchesCheap moves every point many times and compares what searches must look at, and the memory,
@@ -440,21 +443,23 @@ func TestDeepPagesSkip(t *testing.T) {
 	half := page(x, q, 0, nil, 25_000)
 	l := look{q: q.vec(), limit: markOf(1e300), far: 1, from: markOf(keyAt(half[len(half)-1].Distance))}
 	looked := 0
-	var count func(b *branch)
-	count = func(b *branch) {
-		looked += 1 + len(b.spots)
-		if b.inner == nil {
+	var count func(b branch)
+	count = func(b branch) {
+		n := b.inner()
+		if n == nil {
+			looked += 1 + b.points()
 			return
 		}
+		looked++
 		var r run
-		l.kids(&r, b.inner)
+		l.distantKids(&r, n)
 		for i, mark := range r.marks[:r.left] {
 			if mark <= l.from {
-				count(&b.inner.kids[r.refs[i]])
+				count(n.branch(int(r.refs[i])))
 			}
 		}
 	}
-	count(&x.tree.Load().root.branch)
+	count(x.tree.Load().root.branch)
 	if looked > 5000 {
 		t.Errorf("a search from the 25,000th on looks at %d points and nodes before it", looked)
 	}

@@ -52,14 +52,16 @@ func (x *Index) Nearby(q Point, s Search, yield func(Hit) bool) {
 	if bounded {
 		l.limit = markOf(keyAt(s.Within + searchSlack))
 	}
+	l.distant = l.limit.key() > quarter
 	f := x.queue.Get().(*frontier)
-	for e, more := l.into(f, &t.root.branch); more; {
+	for e, more := l.into(f, t.root.branch); more; {
 		if e.run&isPoint == 0 {
-			kid := &f.runs[e.run].inner.kids[e.ref]
+			n := f.runs[e.run].inner
 			if sibling, more := f.take(e.run); more {
 				f.push(sibling)
+				prefetch(n.kids[sibling.ref]) // it is often the next one, or the one after that
 			}
-			e, more = l.into(f, kid)
+			e, more = l.into(f, n.branch(int(e.ref)))
 			continue
 		}
 		h := Hit{Ref(e.ref), e.mark.key().distance(), e.mark}
@@ -82,64 +84,94 @@ type look struct {
 	limit, from Mark
 	passed      func(Ref) bool
 	far         float64 // see bend
+	distant     bool    // whether the limit is beyond a quarter of the circumference
 }
 
 // into looks into a node and returns the search's next step.
-func (l *look) into(f *frontier, b *branch) (step, bool) {
-	at, r := f.newRun(b.inner)
-	if b.inner != nil {
-		l.kids(r, b.inner)
-	} else {
-		l.points(r, b.spots)
+func (l *look) into(f *frontier, b branch) (step, bool) {
+	n := b.inner()
+	at, r := f.newRun(n)
+	switch {
+	case n == nil:
+		l.points(r, b.spots())
+	case l.distant || l.from > 0:
+		l.distantKids(r, n)
+	default:
+		l.kids(r, n)
 	}
 	return f.next(at)
 }
 
-// kids adds those within the bounds.
+// Which kids and points are within the bounds is hard to foresee for a processor, and a wrong guess costs it more than all
+// the rest, so there is no branch in the loops below: each one is written after those kept so far, and counts if it is kept.
+
+// kept is 1 if the mark is at most the limit, else 0.
+func kept(mark, limit Mark) int { return int(^uint64(limit-mark) >> 63) }
+
+// kids adds those within the bounds, of a search that begins at its place and ends within a quarter of the circumference.
 func (l *look) kids(r *run, n *inner) {
+	from, left := n.relative(l.q), 0
 	for i := range n.len() {
-		b := &n.balls[i]
-		if l.from > 0 && l.farthest(b) < l.from {
+		m := near(n.distance(from, i))
+		r.marks[left], r.refs[left] = m, uint32(i)
+		left += kept(m, l.limit)
+	}
+	r.left = left
+}
+
+// distantKids is kids for any search.
+func (l *look) distantKids(r *run, n *inner) {
+	from, left := n.relative(l.q), 0
+	for i := range n.len() {
+		if l.from > 0 && l.farthest(n.ball(i)) < l.from {
 			continue
 		}
-		r.add(l.nearest(b), l.limit, uint32(i))
+		d := n.distance(from, i)
+		m := near(d)
+		if d*d > quarter && d > 0 {
+			m = l.beyond(n.ball(i))
+		}
+		r.marks[left], r.refs[left] = m, uint32(i)
+		left += kept(m, l.limit)
 	}
+	r.left = left
+}
+
+// near is the mark of a straight distance, which may be negative for none, as if it were within a quarter of the
+// circumference: farther away it is less than the mark.
+func near(d float64) Mark {
+	inside := Mark(int64(math.Float64bits(d)) >> 63) // all ones where d is negative
+	return markOf(sepKey(d*d)) &^ inside
 }
 
 // points adds those within the bounds.
 func (l *look) points(r *run, spots []spot) {
+	left := 0
 	for i := range spots {
 		s := &spots[i]
 		k := sepKey(l.q.chord2(s.at))
-		if k > 2 {
+		if k > quarter {
 			k = keyBetween(l.q, s.at)
 		}
 		m := markOf(k)
 		if m <= l.from && (m < l.from || l.passed != nil && l.passed(s.ref)) {
 			continue
 		}
-		r.add(m, l.limit, uint32(s.ref))
+		at := uint(left) % leafMax
+		r.marks[at], r.refs[at] = m, uint32(s.ref)
+		left += kept(m, l.limit)
 	}
+	r.left = left
 }
 
-// nearest is at most the mark of any point in the ball.
-func (l *look) nearest(b *ball) Mark {
-	d := math.Sqrt(l.q.chord2(b.c)) - b.r
-	if d*d > 2 && d > 0 {
-		return l.beyond(b)
-	}
-	inside := Mark(int64(math.Float64bits(d)) >> 63) // all ones where d is negative; a branch would often be foreseen wrongly
-	return markOf(sepKey(d*d)) &^ inside
-}
-
-// beyond is nearest for a ball farther away than a quarter of the circumference.
-func (l *look) beyond(b *ball) Mark {
+// beyond is at most the mark of any point in a ball that is farther away than a quarter of the circumference.
+func (l *look) beyond(b ball) Mark {
 	anti := math.Sqrt(l.q.antiChord2(b.c)) + b.r*l.far
 	return markOf(sepKey(4 / (anti * anti)))
 }
 
 // farthest is at least the key of any point in the ball.
-func (l *look) farthest(b *ball) Mark {
+func (l *look) farthest(b ball) Mark {
 	r := b.r
 	d := math.Sqrt(l.q.chord2(b.c)) + r
 	if d*d <= 2 {

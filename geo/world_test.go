@@ -192,7 +192,7 @@ func (x *Index) verifySubtree(t subtree, above int) error {
 			return fmt.Errorf("ref %d is %g off a ball of %g", s.ref, d, t.r)
 		}
 	}
-	n := t.inner
+	n := t.inner()
 	if n == nil {
 		if len(spots) > leafMax {
 			return fmt.Errorf("leaf of %d points", len(spots))
@@ -222,7 +222,7 @@ func (x *Index) verifySubtree(t subtree, above int) error {
 		}
 	}
 	for i := n.len(); i < maxKids; i++ {
-		if n.balls[i] != (ball{}) || !n.kids[i].empty() {
+		if n.x[i] != 0 || n.y[i] != 0 || n.z[i] != 0 || n.r[i] != 0 || n.branch(i) != (branch{}) {
 			return fmt.Errorf("node of %d kids keeps a former one", n.len())
 		}
 	}
