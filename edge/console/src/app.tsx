@@ -114,6 +114,7 @@ function ConnectionLine() {
     connecting: "connecting…",
     online: c.region,
     elsewhere: `${c.home} is away: now ${c.region}`,
+    locked: "a key is needed",
     lost: "no region answers; trying again",
     offline: "offline",
   }[c.state];

@@ -2,15 +2,26 @@
 import { useEffect, useState } from "preact/hooks";
 import { Shortline, ShortlineProblem } from "/shortline.js";
 
+const keyItem = "shortline.key";
+
+/** The API key that was typed in, for as long as the browser's tab is open. */
+function storedKey(): string {
+  try {
+    return sessionStorage.getItem(keyItem) ?? "";
+  } catch {
+    return "";
+  }
+}
+
 /** The client of all views. A call that fails in one region is asked in the next one of GET /v1/route. */
-export const service = new Shortline({ server: location.origin, timeout: 5_000 });
+export const service = new Shortline({ server: location.origin, timeout: 5_000, key: storedKey() });
 
 export { ShortlineProblem };
 
 /** How the page stands with the service. */
 export interface Connection {
-  /** connecting: no answer yet; online; elsewhere: another region than that of the page answers; lost: none does; offline: no network. */
-  state: "connecting" | "online" | "elsewhere" | "lost" | "offline";
+  /** connecting: no answer yet; online; elsewhere: another region than that of the page answers; locked: it asks for a key; lost: none does; offline: no network. */
+  state: "connecting" | "online" | "elsewhere" | "locked" | "lost" | "offline";
   /** The region that answered last. */
   region: string;
   /** The region that the page came from; empty until it has answered. */
@@ -50,11 +61,27 @@ export async function read<T>(path: string): Promise<T> {
     answered(service.region);
     return answer as T;
   } catch (e) {
-    if (e instanceof ShortlineProblem && !e.passing) answered(service.region || connection.region);
+    if (e instanceof ShortlineProblem && e.status === 401) become({ state: "locked", reason: e.message });
+    else if (e instanceof ShortlineProblem && !e.passing) answered(service.region || connection.region);
     else unanswered(e instanceof ShortlineProblem ? e.message : "no region can be reached");
     throw e;
   }
 }
+
+/** Uses a key from now on; an empty one forgets it. Views that wait for it are told by the connection. */
+export function setKey(key: string): void {
+  service.key = key;
+  try {
+    if (key) sessionStorage.setItem(keyItem, key);
+    else sessionStorage.removeItem(keyItem);
+  } catch {
+    // storage may be forbidden; then it lasts as long as the page
+  }
+  become({ state: "connecting", reason: "" });
+  for (const again of pollers) again();
+}
+
+const pollers = new Set<() => void>();
 
 window.addEventListener("offline", () => unanswered("this device has no network"));
 window.addEventListener("online", () => void learnRoute());
@@ -104,9 +131,12 @@ export function usePoll<T>(path: string | null, seconds: number): Polled<T> {
       if (!over && seconds > 0) timer = window.setTimeout(ask, seconds * 1000);
     };
     void ask();
+    const again = () => setTurn((n) => n + 1);
+    pollers.add(again);
     return () => {
       over = true;
       clearTimeout(timer);
+      pollers.delete(again);
     };
   }, [path, seconds, turn]);
   const mine = state.path === path;

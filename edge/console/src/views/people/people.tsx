@@ -6,6 +6,7 @@ import { waitColour } from "../../map/colours";
 import { coordinates, distance, wait } from "../../ui/format";
 import { Notice, Segmented, Spinner } from "../../ui/parts";
 import type { ViewProps } from "..";
+import { KeyForm } from "../../ui/keyform";
 import { Legend } from "./legend";
 import { NearMe } from "./nearme";
 import { speeds, useNearest, type Sort, type Speed } from "./nearest";
@@ -152,6 +153,7 @@ function Troubles({ connection, reason, error, haveStores }: { connection: strin
       </Notice>
     );
   }
+  if (connection === "locked") return <KeyForm title="Reading needs an API key here">One with the scope <code>read</code>; made with <code>shortline keys create --scope read</code>.</KeyForm>;
   if (error && !haveStores) return <Notice kind="error" title="The stores cannot be shown">{error.message}</Notice>;
   return null;
 }
@@ -207,7 +209,9 @@ function pin(onClick: () => void): HTMLElement {
   const element = document.createElement("button");
   element.type = "button";
   element.className = "pin";
-  element.append(document.createElement("i"), document.createElement("b"));
+  const body = document.createElement("span");
+  body.append(document.createElement("i"), document.createElement("b"));
+  element.append(body);
   element.addEventListener("click", (e) => {
     e.stopPropagation();
     onClick();

@@ -1,1 +1,0 @@
-function e(e){throw Error(`no WebGL`)}export{e as createCanvasMap};
