@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/edge"
 	"github.com/shortline/shortline/internal/demo"
 	"github.com/shortline/shortline/replication"
 )
@@ -90,8 +92,31 @@ func (n *node) runSimulator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if n.s.demo {
+		n.past.invented.Store(simulator.Past())
+	}
 	n.log.Info("simulating queues", "stores", len(stores), "updates_per_second", n.s.simulateRate)
 	return simulator.Run(ctx)
+}
+
+// pastOfDemo reads the past of stores, and lets those of the demo have one that is longer than the demo: before their first real hour
+// it is invented.
+type pastOfDemo struct {
+	real     edge.Rollups
+	invented atomic.Pointer[demo.Past]
+}
+
+// Rollups implements edge.Rollups.
+func (p *pastOfDemo) Rollups(ctx context.Context, id shortline.StoreID, from, to time.Time) ([]shortline.Rollup, error) {
+	real, err := p.real.Rollups(ctx, id, from, to)
+	past := p.invented.Load()
+	if err != nil || past == nil {
+		return real, err
+	}
+	if len(real) > 0 {
+		to = real[0].Hour
+	}
+	return append(past.Rollups(id, from, to), real...), nil
 }
 
 // report writes simulated updates as any client's; a store that is gone is no error.

@@ -3,7 +3,7 @@ import { useMemo, useState } from "preact/hooks";
 import type uPlot from "uplot";
 import type { Forecast } from "../../api/types";
 import { axes, Chart, cssColour, type Options } from "../../ui/chart";
-import { clock, duration, waitRange } from "../../ui/format";
+import { clock, duration, wait as say, waitRange } from "../../ui/format";
 
 export function Outlook({ forecast, wait }: { forecast: Forecast; wait: number | null }) {
   const [at, setAt] = useState<number | null>(null);
@@ -31,7 +31,7 @@ export function Outlook({ forecast, wait }: { forecast: Forecast; wait: number |
   return (
     <>
       <Chart options={options} data={data} height={150} on={forecast.id} label={`Expected waits. The shortest is at ${clock(new Date(best.at), forecast.timezone)}: ${duration(best.wait_s)}.`} />
-      <p class="small num soft">{x.length > i ? `${i === 0 && wait !== null ? "now" : time(x[i])}: ${duration(mid[i])} expected, most likely ${waitRange(low[i], high[i])}` : ""}</p>
+      <p class="small num soft">{x.length > i ? `${i === 0 && wait !== null ? "now" : time(x[i])}: ${say(mid[i])} expected, most likely ${waitRange(low[i], high[i])}` : ""}</p>
     </>
   );
 }
