@@ -15,7 +15,7 @@ VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 export CGO_ENABLED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run build console test check bench fuzz clean
+.PHONY: help run build console test check bench fuzz clean rules
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,13 +64,21 @@ check: ## all that a change must pass: format, vet, staticcheck, go.mod, tests w
 	else \
 		echo "==> no Node.js: not checked that the built console is what its sources give"; \
 	fi
-	@$(MAKE) --no-print-directory terraform
+	@$(MAKE) --no-print-directory terraform rules
 	@echo "==> go test -race ./..."
 	@$(GO) test -race -timeout $(TIMEOUT) ./...
 
 terraform: ## check the modules in deploy/terraform with Terraform, without AWS (part of make check)
 	@echo "==> deploy/terraform"
 	@cd deploy/terraform/internal && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) test -v -count=1 .
+
+rules: ## check the rules and alerts in deploy/prometheus with promtool (part of make check)
+	@if scripts/setup promtool; then \
+		echo "==> promtool in deploy/prometheus" && cd deploy/prometheus && \
+		promtool check config --syntax-only prometheus.yml >/dev/null && promtool check rules rules.yml alerts.yml && promtool test rules tests.yml; \
+	else \
+		echo "==> SKIPPED: no promtool: deploy/prometheus is not checked"; [ -z "$$CI" ]; \
+	fi
 
 bench: ## measure: Go benchmarks, then HTTP, Redis and PostGIS on the same stores (BENCH=regexp, BENCHTIME=, ARGS=)
 	@scripts/setup go cc

@@ -42,6 +42,7 @@ func TestPlanetObserved(t *testing.T) {
 		test func(*world, told)
 	}{
 		{"docs/metrics.md", (*world).testMetricsPage},
+		{"rules and dashboards", (*world).testRules},
 		{"a trace of a write", func(w *world, _ told) { w.testTrace(collector) }},
 		{"writes that share a transaction", func(w *world, _ told) { w.testTracedBatch(collector) }},
 	} {
@@ -75,15 +76,16 @@ type toldMetric struct {
 	kind   string // of Prometheus
 	labels []string
 	help   string
-	by     []string // which kinds of processes tell it
+	by     []string        // which kinds of processes tell it
+	values map[string]bool // "label=value" as told; nil: not known
 }
 
 type told map[string]*toldMetric
 
 // rareMetrics are told only where there is something to tell, which a test cannot bring about in a minute.
 var rareMetrics = told{
-	"shortline_forecast_error_people":        {"gauge", []string{"forecast", "horizon_hours"}, "Mean absolute error of hourly forecasts, by horizon and by who forecasts: the model, the same hour last week, or as it is.", []string{"node"}},
-	"shortline_forecast_band_coverage_ratio": {"gauge", []string{"horizon_hours"}, "Share of hours within the forecast's 80 % band, by horizon.", []string{"node"}},
+	"shortline_forecast_error_people":        {"gauge", []string{"forecast", "horizon_hours"}, "Mean absolute error of hourly forecasts, by horizon and by who forecasts: the model, the same hour last week, or as it is.", []string{"node"}, nil},
+	"shortline_forecast_band_coverage_ratio": {"gauge", []string{"horizon_hours"}, "Share of hours within the forecast's 80 % band, by horizon.", []string{"node"}, nil},
 }
 
 // told asks every process of the planet for its metrics.
@@ -101,7 +103,7 @@ func (w *world) told() told {
 			}
 			m := all[name]
 			if m == nil {
-				m = &toldMetric{kind: strings.ToLower(f.GetType().String()), help: f.GetHelp()}
+				m = &toldMetric{kind: strings.ToLower(f.GetType().String()), help: f.GetHelp(), values: map[string]bool{}}
 				all[name] = m
 			}
 			if !slices.Contains(m.by, who) {
@@ -109,6 +111,9 @@ func (w *world) told() told {
 			}
 			for _, series := range f.GetMetric() {
 				for _, l := range series.GetLabel() {
+					if m.values != nil {
+						m.values[l.GetName()+"="+l.GetValue()] = true
+					}
 					if !slices.Contains(m.labels, l.GetName()) {
 						m.labels = append(m.labels, l.GetName())
 					}
@@ -156,7 +161,7 @@ func (w *world) testMetricsPage(told told) {
 	if !ok {
 		w.Fatalf("%s has no table that begins with %q", metricsPage, metricsTable)
 	}
-	want := told.table()
+	want := told.table(w)
 	if os.Getenv("SHORTLINE_TEST_UPDATE") == "1" {
 		w.check(os.WriteFile(metricsPage, []byte(head+metricsTable+want), 0o644))
 		return
@@ -187,11 +192,20 @@ func lineSet(text string) map[string]bool {
 }
 
 // table is the page's table.
-func (t told) table() string {
+func (t told) table(tb testing.TB) string {
 	var b strings.Builder
+	on := alertsOn(readRules(tb))
 	for _, name := range slices.Sorted(maps.Keys(t)) {
 		m := t[name]
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | |\n", name, m.kind, cmp.Or(strings.Join(m.labels, ", "), "–"), strings.Join(m.by, ", "), strings.ReplaceAll(m.help, "|", `\|`))
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s |\n", name, m.kind, cmp.Or(strings.Join(m.labels, ", "), "–"), strings.Join(m.by, ", "), strings.ReplaceAll(m.help, "|", `\|`), alertLinks(on[name]))
 	}
 	return b.String()
+}
+
+// alertLinks names alerts by what is their own, with a link to the runbook.
+func alertLinks(names []string) string {
+	for i, name := range names {
+		names[i] = fmt.Sprintf("[%s](operations/alerts.md#%s)", strings.TrimPrefix(name, "Shortline"), strings.ToLower(name))
+	}
+	return strings.Join(names, ", ")
 }
