@@ -20,7 +20,7 @@ import (
 var ErrTokenLost = errors.New("the token's write is not in this history")
 
 // View is memory that is being brought up to date: first rows and keys of a snapshot in any number of calls, then Built,
-// then changes. It is called from one goroutine. Rows and changes may overlap and repeat; it applies the newest rev.
+// then changes. It is not called while a call is under way. Rows and changes may overlap and repeat; it applies the newest rev.
 type View interface {
 	Load(rows []Row)
 	LoadKeys(keys []shortline.Key)
@@ -39,8 +39,10 @@ type Target interface {
 type FeedConfig struct {
 	// Chunk is how many rows or changes are read at a time (1,000).
 	Chunk int
-	// MinPoll and MaxPoll bound the wait between polls (5 ms and 250 ms), which grows with the time since something came
-	// last. Poke polls at once.
+	// Readers is how many parts of a snapshot are read at once (4), where the source is a Splitter.
+	Readers int
+	// MinPoll and MaxPoll bound the wait between polls (5 ms and 50 ms), which grows with the time since something came last: it
+	// is at most twice MinPoll for a minute. Poke polls at once.
 	MinPoll, MaxPoll time.Duration
 	// ReadTimeout bounds one read (10 s).
 	ReadTimeout time.Duration
@@ -114,11 +116,14 @@ func NewFeed(source Source, target Target, cfg FeedConfig) *Feed {
 	if cfg.Chunk == 0 {
 		cfg.Chunk = 1000
 	}
+	if cfg.Readers == 0 {
+		cfg.Readers = 4
+	}
 	if cfg.MinPoll == 0 {
 		cfg.MinPoll = 5 * time.Millisecond
 	}
 	if cfg.MaxPoll == 0 {
-		cfg.MaxPoll = 250 * time.Millisecond
+		cfg.MaxPoll = 50 * time.Millisecond
 	}
 	if cfg.ReadTimeout == 0 {
 		cfg.ReadTimeout = 10 * time.Second

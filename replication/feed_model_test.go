@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shortline/shortline"
@@ -36,6 +38,7 @@ type database struct {
 	pruned  replication.Cursor
 	reads   map[string]int
 	lineage replication.Lineage // what the control plane says
+	splits  []shortline.StoreID
 }
 
 // storeRow is a store with its queue; the tombstones of both keep their revs.
@@ -305,6 +308,12 @@ func (db *database) Snapshot(ctx context.Context, after shortline.StoreID, limit
 	return rows[:min(limit, len(rows))], nil
 }
 
+func (db *database) Splits(_ context.Context, n int) ([]shortline.StoreID, error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.splits[:min(n-1, len(db.splits))], nil
+}
+
 func (db *database) Keys(ctx context.Context) ([]shortline.Key, error) {
 	if err := db.read(ctx, "keys"); err != nil {
 		return nil, err
@@ -346,15 +355,23 @@ func (db *database) Changes(ctx context.Context, after replication.Cursor, limit
 type memory struct {
 	// careless switches the comparison of revs off: the mutant that shows what they are for.
 	careless bool
+	loading  atomic.Bool
 
 	mu     sync.Mutex // guards the rest
+	loaded int        // rows
 	stores map[shortline.StoreID]storeRow
 	keys   map[shortline.KeyID]shortline.Key
 	built  bool
 }
 
 func (m *memory) Load(rows []replication.Row) {
+	if !m.loading.CompareAndSwap(false, true) {
+		panic("Load during Load")
+	}
+	defer m.loading.Store(false)
+	runtime.Gosched() // to whoever would do that
 	m.mu.Lock()
+	m.loaded += len(rows)
 	defer m.mu.Unlock()
 	if m.built {
 		panic("Load after Built")

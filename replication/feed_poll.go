@@ -215,10 +215,13 @@ func (t *tail) advance(head Head, at time.Time) {
 	}
 }
 
-// pace is how long to wait for the next poll after nothing has come for a while: a twentieth of that while. So changes that
-// come every so often are seen a twentieth of that later at most, and a feed that is silent costs little.
+// pace is how long to wait for the next poll after nothing has come for a while: MinPoll for a second, twice that for a
+// minute, and after that a six thousandth of the while.
 func (c *FeedConfig) pace(silence time.Duration) time.Duration {
-	return min(max(silence/20, c.MinPoll), c.MaxPoll)
+	if silence < time.Second {
+		return min(c.MinPoll, c.MaxPoll)
+	}
+	return min(max(silence/6000, 2*c.MinPoll), c.MaxPoll)
 }
 
 func (f *Feed) page(ctx context.Context, after Cursor) (Page, error) {

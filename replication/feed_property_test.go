@@ -210,6 +210,9 @@ func follow(t *testing.T, seed uint64, careless func(*database, *node)) (faults 
 func followTroubled(t *testing.T, seed uint64, prepare func(*troubled) (lineage func() replication.Lineage)) (faults []string) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &troubled{database: newDatabase(), node: &node{}, rng: rand.New(rand.NewPCG(seed, 7))}
+		if seed%2 == 0 {
+			tr.splits = []shortline.StoreID{"s1", "s3"}
+		}
 		tr.server = seed % 2 // half of them tell which run of the server it is
 		lineage := prepare(tr)
 		for range 200 {

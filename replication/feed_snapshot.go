@@ -1,10 +1,14 @@
 package replication
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shortline/shortline"
 )
@@ -18,7 +22,7 @@ type Fallback func(ctx context.Context, to View) (SnapshotInfo, error)
 func (f *Feed) snapshot(ctx context.Context) (*tail, error) {
 	start := time.Now()
 	f.snapshots.Inc()
-	s, err := beginScan(ctx, scanConfig{source: f.source, chunk: f.cfg.Chunk, timeout: f.readTimeout(), lineage: f.cfg.Lineage})
+	s, err := beginScan(ctx, scanConfig{source: f.source, chunk: f.cfg.Chunk, timeout: f.readTimeout(), lineage: f.cfg.Lineage, readers: f.cfg.Readers})
 	if err != nil {
 		return nil, err
 	}
@@ -81,13 +85,14 @@ func (f *Feed) fallBack(ctx context.Context) {
 		"age_seconds", time.Since(info.At).Seconds())
 }
 
-// scanConfig says how to read a snapshot; timeout bounds one read. With gentle set, the reader rests after each chunk for
-// as long as reading it took.
+// scanConfig says how to read a snapshot; timeout bounds one read. So many readers read parts of it at once (1). With gentle
+// set, a reader rests after each chunk for as long as reading it took.
 type scanConfig struct {
 	source  Source
 	chunk   int
 	timeout time.Duration
 	lineage func() Lineage
+	readers int
 	gentle  bool
 }
 
@@ -107,8 +112,9 @@ type scan struct {
 	scanConfig
 	at         time.Time
 	start      Head
-	history    history
 	rows, keys int
+	looking    chan struct{} // full while one of the readers looks, to whom history and whole belong then
+	history    history
 	whole      mark // set by read
 }
 
@@ -123,7 +129,7 @@ type mark struct {
 var errHistoryMoved = errors.New("the history changed while the snapshot was read")
 
 func beginScan(ctx context.Context, cfg scanConfig) (*scan, error) {
-	s := &scan{scanConfig: cfg, at: time.Now()}
+	s := &scan{scanConfig: cfg, at: time.Now(), looking: make(chan struct{}, 1)}
 	var err error
 	if s.start, err = s.head(ctx); err != nil {
 		return nil, err
@@ -136,31 +142,15 @@ func beginScan(ctx context.Context, cfg scanConfig) (*scan, error) {
 	return s, nil
 }
 
-// read hands over the rows and the keys, calls built, and sets the mark.
+// read hands over the rows and the keys, calls built, and sets the mark. Rows come in the order of their ids where there is
+// one reader; the calls never overlap.
 func (s *scan) read(ctx context.Context, load func([]Row) error, loadKeys func([]shortline.Key) error, built func()) error {
-	for after := shortline.StoreID(""); ; {
-		began := time.Now()
-		rows, err := s.rowsAfter(ctx, after)
-		if err != nil {
-			return err
-		}
-		took := time.Since(began)
-		// One look after each chunk and not one at the end: the database may be rewound halfway, and then the position that
-		// it had while the chunk was read is known to nobody else.
-		if err := s.look(ctx); err != nil {
-			return err
-		}
-		if err := load(rows); err != nil {
-			return err
-		}
-		s.rows += len(rows)
-		if len(rows) < s.chunk {
-			break
-		}
-		after = rows[len(rows)-1].Store.ID
-		if s.gentle {
-			sleep(ctx, took)
-		}
+	splits, err := s.splits(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.parts(ctx, splits, load); err != nil {
+		return err
 	}
 	keys, err := s.allKeys(ctx)
 	if err != nil {
@@ -175,8 +165,98 @@ func (s *scan) read(ctx context.Context, load func([]Row) error, loadKeys func([
 	return s.look(ctx)
 }
 
-// look reads how far the database is and checks that it is still the one that the scan began with.
+// splits are the ids after which the parts begin; the first one is "".
+func (s *scan) splits(ctx context.Context) ([]shortline.StoreID, error) {
+	splits := []shortline.StoreID{""}
+	source, ok := s.source.(Splitter)
+	if !ok || s.readers < 2 {
+		return splits, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	more, err := source.Splits(ctx, s.readers)
+	return append(splits, more...), err
+}
+
+// chunk is what a reader has read; last of its part.
+type chunk struct {
+	rows []Row
+	last bool
+}
+
+// parts reads the parts that begin after the ids, all at once, and takes what comes.
+func (s *scan) parts(ctx context.Context, splits []shortline.StoreID, load func([]Row) error) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	readers, alive := errgroup.WithContext(ctx)
+	chunks := make(chan chunk)
+	for i, from := range splits {
+		until := shortline.StoreID("")
+		if i+1 < len(splits) {
+			until = splits[i+1]
+		}
+		readers.Go(func() error { return s.part(alive, from, until, chunks) })
+	}
+	for left := len(splits); left > 0; {
+		select {
+		case c := <-chunks:
+			s.rows += len(c.rows)
+			if err := load(c.rows); err != nil {
+				stop()
+				_ = readers.Wait() // they end because of err
+				return err
+			}
+			if c.last {
+				left--
+			}
+		case <-alive.Done():
+			return cmp.Or(readers.Wait(), ctx.Err())
+		}
+	}
+	return readers.Wait()
+}
+
+// part reads the rows with ids after from and up to until ("": all).
+func (s *scan) part(ctx context.Context, from, until shortline.StoreID, to chan<- chunk) error {
+	for c, after := (chunk{}), from; !c.last; {
+		began := time.Now()
+		rows, err := s.rowsAfter(ctx, after)
+		if err != nil {
+			return err
+		}
+		took := time.Since(began)
+		// One look after each chunk and not one at the end: the database may be rewound halfway, and then the position that
+		// it had while the chunk was read is known to nobody else.
+		if err := s.look(ctx); err != nil {
+			return err
+		}
+		if c = (chunk{rows: rows, last: len(rows) < s.chunk}); !c.last {
+			after = rows[len(rows)-1].Store.ID
+		}
+		if past := slices.IndexFunc(rows, func(r Row) bool { return until != "" && r.Store.ID > until }); past >= 0 {
+			c = chunk{rows: rows[:past], last: true}
+		}
+		select {
+		case to <- c:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if s.gentle && !c.last {
+			sleep(ctx, took)
+		}
+	}
+	return nil
+}
+
+// look reads how far the database is and checks that it is still the one that the scan began with. Readers take turns: what is
+// read later must not be judged earlier.
 func (s *scan) look(ctx context.Context) error {
+	select {
+	case s.looking <- struct{}{}:
+		defer func() { <-s.looking }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	head, err := s.head(ctx)
 	if err != nil {
 		return err

@@ -183,6 +183,12 @@ type Source interface {
 	Changes(ctx context.Context, after Cursor, limit int) (Page, error)
 }
 
+// Splitter is a Source that can be read in parts. Splits returns up to n-1 ids in byte order that divide the stores into about
+// equal parts; it guesses, and may know none.
+type Splitter interface {
+	Splits(ctx context.Context, n int) ([]shortline.StoreID, error)
+}
+
 // Leader is a Source that reads from a standby and can ask the primary too.
 type Leader interface {
 	// PrimaryHead is how far the primary is, by its own account.

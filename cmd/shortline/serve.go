@@ -305,7 +305,8 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, re
 		target = a.target(target)
 	}
 	n.feed = replication.NewFeed(store, target, replication.FeedConfig{
-		Lineage: control.lineage, ForkOf: control.forkOf, PrimaryHead: head.Get, Fallback: n.fallback(), Log: log, Registerer: registry})
+		Lineage: control.lineage, ForkOf: control.forkOf, PrimaryHead: head.Get, Fallback: n.fallback(),
+		MinPoll: s.poll(), MaxPoll: s.poll(), Log: log, Registerer: registry})
 	n.keeper = n.newKeeper(registry)
 	n.batcher = replication.NewBatcher(store, replication.BatcherConfig{
 		InFlight: inFlight, Log: log, Registerer: registry, Committed: func(replication.Token) { n.feed.Poke() }})

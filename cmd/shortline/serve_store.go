@@ -80,6 +80,15 @@ func (s *storeSettings) open(ctx context.Context, control wiring, log *slog.Logg
 	return pg, min(s.commits, s.conns), nil
 }
 
+// poll is the feed's wait between polls; 0: as it is made. All that is written to an embedded database is written by this node,
+// which tells the feed.
+func (s *storeSettings) poll() time.Duration {
+	if s.postgres == "" {
+		return 250 * time.Millisecond
+	}
+	return 0
+}
+
 // seenBefore tells whether the node has reached its database before. Only then it may start without it: a first start finds
 // out whether everything is right.
 func (s *storeSettings) seenBefore() bool {

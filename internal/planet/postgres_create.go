@@ -40,6 +40,7 @@ func settings(cfg PostgresConfig) map[string]string {
 		"wal_level":                           "replica",
 		"hot_standby":                         "on",
 		"hot_standby_feedback":                "off", // a stale one would keep dead rows on the primary
+		"max_standby_streaming_delay":         "1s",  // nodes ask again what is cancelled, and the feed waits for the replay
 		"wal_log_hints":                       "on",  // for pg_rewind
 		"synchronous_commit":                  "on",
 		"max_wal_senders":                     "16",

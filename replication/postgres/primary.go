@@ -10,10 +10,11 @@ import (
 )
 
 var (
-	_ replication.Leader  = (*Store)(nil)
-	_ replication.Lagger  = (*Store)(nil)
-	_ replication.Witness = (*Store)(nil)
-	_ replication.Newest  = (*Store)(nil)
+	_ replication.Leader   = (*Store)(nil)
+	_ replication.Splitter = (*Store)(nil)
+	_ replication.Lagger   = (*Store)(nil)
+	_ replication.Witness  = (*Store)(nil)
+	_ replication.Newest   = (*Store)(nil)
 )
 
 // PrimaryHead implements replication.Leader: the replica may not have heard of the newest transactions yet.

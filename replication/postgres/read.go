@@ -97,6 +97,30 @@ func (s *Store) Snapshot(ctx context.Context, after shortline.StoreID, limit int
 	return s.rows(ctx, "read a snapshot", sql, max(limit, 0), string(after), max(limit, 0))
 }
 
+// Splits implements replication.Splitter from what ANALYZE has noted; where it has not run there are none.
+func (s *Store) Splits(ctx context.Context, n int) (splits []shortline.StoreID, err error) {
+	const sql = `SELECT unnest(histogram_bounds::text::text[]) FROM pg_stats WHERE schemaname = '` + schema + `' AND tablename = 'stores' AND attname = 'id'`
+	var bounds []shortline.StoreID
+	err = s.read(ctx, "look for parts of a snapshot", sql, nil, func(rows pgx.Rows) error {
+		bounds = nil
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			bounds = append(bounds, shortline.StoreID(id))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := 1; i < n && len(bounds) > n; i++ {
+		splits = append(splits, bounds[i*(len(bounds)-1)/n])
+	}
+	return splits, nil
+}
+
 // Rows implements replication.Details.
 func (s *Store) Rows(ctx context.Context, ids []shortline.StoreID) ([]replication.Row, error) {
 	text := make([]string, 0, len(ids))

@@ -13,6 +13,11 @@ import (
 )
 
 func checkSnapshot(r *rig) {
+	if split, ok := r.Store.(replication.Splitter); ok { // before anything is known of the stores, and it never is an error
+		if ids, err := split.Splits(r.ctx, 4); err != nil || len(ids) > 3 || !slices.IsSorted(ids) {
+			r.Errorf("Splits = %q, %v", ids, err)
+		}
+	}
 	ids := []shortline.StoreID{"Z", "a", "A", "a-", "a.", "a0", "aA", "a_", "aa", "10", "9", "-x", "_x", ".x", "zz"}
 	var items []replication.Item
 	for _, id := range ids {
