@@ -106,8 +106,26 @@ func (s *Server) adminGuard(addr net.Addr) http.Handler {
 			_ = writeProblem(w, r.Method == http.MethodHead, asAPIError(err))
 			return
 		}
+		if loopback && (r.Method == http.MethodGet || r.Method == http.MethodHead) && servesConsole(r.URL.Path) {
+			if r.URL.Path == "/" && r.URL.RawQuery == "" {
+				http.Redirect(w, r, "/?admin", http.StatusFound) // so that the page knows where it is
+				return
+			}
+			s.public.ServeHTTP(w, r)
+			return
+		}
 		s.admin.ServeHTTP(w, r)
 	})
+}
+
+// servesConsole tells whether a path is of the map console or of what it reads. An operator at this machine opens it at the admin
+// port, where the verbs ask for no key.
+func servesConsole(path string) bool {
+	switch path {
+	case "/", "/shortline.js", "/docs", "/openapi.json", "/healthz":
+		return true
+	}
+	return strings.HasPrefix(path, "/assets/") || strings.HasPrefix(path, "/v1/")
 }
 
 func (s *Server) guardAdmin(r *http.Request, loopback bool) error {

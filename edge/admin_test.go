@@ -63,7 +63,17 @@ func TestAdminPort(t *testing.T) {
 		n.get(t, n.admin+"/admin/v1/keys").want(t, 200)
 		n.do(t, "POST", n.admin+"/admin/v1/keys", `{"name":"x","scopes":["read"]}`).want(t, 201)
 	})
-	t.Run("the API is not here", func(t *testing.T) { n.get(t, n.admin+"/v1/nearby?lat=0&lng=0").wantProblem(t, 404, "not-found") })
+	t.Run("the console and what it reads are here, for operators on this machine", func(t *testing.T) {
+		page := n.get(t, n.admin+"/?admin").want(t, 200)
+		if !strings.Contains(page.header.Get("Content-Security-Policy"), strings.TrimPrefix(n.admin, "http://")) {
+			t.Errorf("the page's policy is %q", page.header.Get("Content-Security-Policy"))
+		}
+		n.get(t, n.admin+"/v1/nearby?lat=0&lng=0").want(t, 200)
+		n.get(t, n.admin+"/v1/nearby?lat=0&lng=0", "Host: evil.example").wantProblem(t, 403, "forbidden")
+	})
+	t.Run("writes are not", func(t *testing.T) {
+		n.do(t, "POST", n.admin+"/v1/stores/a/queue", `{"length":1}`, bearer(n.key)).wantProblem(t, 404, "not-found")
+	})
 	t.Run("nor is this there", func(t *testing.T) {
 		for _, path := range []string{"/livez", "/readyz", "/metrics", "/debug/pprof/"} {
 			n.get(t, path, bearer(n.key)).wantProblem(t, 404, "not-found")
@@ -111,7 +121,8 @@ func TestAdminOffLoopback(t *testing.T) {
 		n.get(t, n.admin+path, "Host: node.example").want(t, 200)
 	}
 	_, reader := n.newKey(t, "read")
-	for _, path := range []string{"/admin/v1/keys", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/../debug/pprof/", "//debug/pprof/", "/metrics/x", "/metrics/../debug/pprof/"} {
+	n.get(t, n.admin+"/v1/nearby?lat=0&lng=0", bearer(n.key)).wantProblem(t, 404, "not-found")
+	for _, path := range []string{"/", "/v1/nearby", "/admin/v1/keys", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/../debug/pprof/", "//debug/pprof/", "/metrics/x", "/metrics/../debug/pprof/"} {
 		n.get(t, n.admin+path).wantProblem(t, 401, "unauthorized")
 		n.get(t, n.admin+path, bearer(reader)).wantProblem(t, 403, "forbidden")
 	}

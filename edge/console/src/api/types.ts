@@ -143,3 +143,124 @@ export interface MapStores {
   wait_s: (number | null)[];
   open: (boolean | null)[];
 }
+
+// What operators are told at /admin/v1/. Times are RFC 3339.
+
+export interface Blocker {
+  rule: string;
+  detail: string;
+}
+
+export interface Mark {
+  step: string;
+  at: string;
+  took_ms: number;
+  note?: string;
+}
+
+export interface Operation {
+  kind: "switchover" | "failover";
+  epoch: number;
+  from: string;
+  to?: string;
+  target?: string;
+  by: string;
+  why: string;
+  automatic?: boolean;
+  begun: string;
+  /** The step that was reached last. */
+  step: string;
+  marks: Mark[] | null;
+}
+
+export interface ClusterRegion {
+  name: string;
+  role: "primary" | "standby" | "witness";
+  state: "active" | "draining" | "drained";
+  held: boolean;
+  rebuild: boolean;
+  why?: string;
+  /** It confirms writes. */
+  sync: boolean;
+  database?: { role: string; upstream?: string; streaming?: boolean; fenced?: boolean; rejoin?: { step: string; done_bytes?: number; total_bytes?: number }; err?: string };
+  /** Seconds for which its agent has not answered. */
+  silent_s: number;
+  err?: string;
+  lag_bytes?: number;
+}
+
+export interface Cluster {
+  cluster: string;
+  epoch: number;
+  primary: string;
+  primary_epoch: number;
+  leader: string;
+  complete: boolean;
+  durability: { mode: string; why?: string };
+  sync: string[];
+  paused?: { by: string; why?: string; at: string };
+  operation?: Operation;
+  last_automatic?: { epoch: number; from: string; to: string; at: string; acknowledged?: { by: string; at: string } };
+  /** Seconds since the primary region's lease was renewed. */
+  lease_age_s?: number;
+  risk?: { to?: string; bytes: number; writes: number; behind_bytes: number; pause_s: number; barred?: string; why?: string };
+  blocked: Blocker[];
+  regions: ClusterRegion[];
+  at: string;
+}
+
+export interface HistoryEntry {
+  n: number;
+  at: string;
+  event: string;
+  by: string;
+  why?: string;
+  epoch: number;
+  region?: string;
+  from?: string;
+  to?: string;
+  automatic?: boolean;
+  evidence?: string[];
+  overridden?: string[];
+  pause_ms?: number;
+  steps?: Mark[];
+}
+
+export interface Outcome {
+  verb: string;
+  accepted: boolean;
+  epoch?: number;
+  blockers: Blocker[];
+  overridden?: string[];
+  plan: {
+    pause_s: number;
+    bytes_at_risk: number;
+    writes_at_risk: number;
+    behind_bytes: number;
+    steps: string[];
+    /** Share of what the other regions can bear. */
+    capacity_used?: number;
+    durability_after: { mode: string; why?: string };
+  };
+}
+
+export interface Explanation {
+  region: string;
+  can_be_primary: boolean;
+  summary: string;
+  switchover: Check[];
+  failover: Check[];
+  drain: Check[];
+}
+
+export interface Check {
+  rule: string;
+  ok: boolean;
+  /** An operator may override it. */
+  forceable: boolean;
+  detail?: string;
+}
+
+export interface Route {
+  regions: { name: string; use: boolean; why: string }[];
+}

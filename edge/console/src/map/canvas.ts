@@ -3,7 +3,7 @@ import type { Position } from "geojson";
 import type { Place } from "../api/types";
 import type { Theme } from "../ui/theme";
 import { palettes, unknownWait, waitColour } from "./colours";
-import { around, greatCircle, wrap } from "./geo";
+import { around, bow, wrap } from "./geo";
 import { clusters, type Cluster } from "./grid";
 import { loadLand } from "./land";
 import { closed, world, type Box, type Click, type Line, type Marker, type Stores, type WorldMap } from "./world";
@@ -122,7 +122,7 @@ export function createCanvasMap(host: HTMLElement): WorldMap {
   function drawLines() {
     const colours = getComputedStyle(document.documentElement);
     for (const l of [...lines.values()].flat()) {
-      const points = greatCircle(l.from, l.to);
+      const points = bow(l.from, l.to);
       const start = project(l.from);
       const path = points.map(([lng, lat]) => [start.x + ((lng - points[0][0]) / 360) * scale(), size().h / 2 + (toY(lat) - centre.y) * scale()] as const);
       ctx.strokeStyle = colours.getPropertyValue(l.colour).trim() || "#888";

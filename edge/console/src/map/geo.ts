@@ -3,30 +3,25 @@ import type { Place } from "../api/types";
 
 const rad = Math.PI / 180;
 
-/** Points along the great circle from a to b. Longitudes go on past 180 instead of jumping, so that it can be drawn as one line. */
-export function greatCircle(a: Place, b: Place, steps = 48): [lng: number, lat: number][] {
-  const u = vector(a);
-  const v = vector(b);
-  const angle = Math.acos(Math.max(-1, Math.min(1, u[0] * v[0] + u[1] * v[1] + u[2] * v[2])));
-  if (angle < 1e-6 || Math.PI - angle < 1e-6) return [[a.lng, a.lat], [b.lng, b.lat]];
-  const points: [number, number][] = [];
-  for (let i = 0; i <= steps; i++) {
+/**
+ * Points along a bow from a to b that is flat on the map: a great circle would leave it near the poles. Longitudes go on past 180 instead
+ * of jumping, so that it can be drawn as one line.
+ */
+export function bow(a: Place, b: Place, steps = 32): [lng: number, lat: number][] {
+  const from: [number, number] = [a.lng, mercator(a.lat)];
+  const to: [number, number] = [a.lng + wrap(b.lng - a.lng), mercator(b.lat)];
+  const [dx, dy] = [to[0] - from[0], to[1] - from[1]];
+  const side = dx < 0 ? -0.18 : 0.18; // it rises to the north
+  const middle = [(from[0] + to[0]) / 2 - dy * side, (from[1] + to[1]) / 2 + dx * side];
+  return Array.from({ length: steps + 1 }, (_, i) => {
     const t = i / steps;
-    const p = Math.sin((1 - t) * angle) / Math.sin(angle);
-    const q = Math.sin(t * angle) / Math.sin(angle);
-    const [x, y, z] = [0, 1, 2].map((k) => p * u[k] + q * v[k]);
-    let lng = Math.atan2(y, x) / rad;
-    const last = points.length > 0 ? points[points.length - 1][0] : lng;
-    lng += 360 * Math.round((last - lng) / 360);
-    points.push([lng, Math.atan2(z, Math.hypot(x, y)) / rad]);
-  }
-  return points;
+    const at = (k: 0 | 1) => (1 - t) ** 2 * from[k] + 2 * t * (1 - t) * middle[k] + t ** 2 * to[k];
+    return [at(0), (2 * Math.atan(Math.exp(at(1) * rad)) - Math.PI / 2) / rad];
+  });
 }
 
-function vector(p: Place): [number, number, number] {
-  const cos = Math.cos(p.lat * rad);
-  return [cos * Math.cos(p.lng * rad), cos * Math.sin(p.lng * rad), Math.sin(p.lat * rad)];
-}
+/** The height of a latitude on the map, in degrees of longitude. */
+const mercator = (lat: number): number => Math.log(Math.tan(Math.PI / 4 + (Math.max(-85, Math.min(85, lat)) * rad) / 2)) / rad;
 
 /** The longitude between -180 and 180. */
 export const wrap = (lng: number): number => ((((lng + 180) % 360) + 360) % 360) - 180;

@@ -5,7 +5,7 @@ import workerURL from "maplibre-gl/dist/maplibre-gl-worker.mjs?url";
 import type { FeatureCollection, LineString, Point } from "geojson";
 import type { Theme } from "../ui/theme";
 import { palettes, unknownWait, waitStops } from "./colours";
-import { around, greatCircle, wrap } from "./geo";
+import { around, bow, wrap } from "./geo";
 import { loadLand } from "./land";
 import { closed, shade, world, type Click, type Line, type Stores, type WorldMap } from "./world";
 
@@ -130,7 +130,7 @@ export async function createGLMap(host: HTMLElement): Promise<WorldMap> {
     const features: FeatureCollection<LineString> = { type: "FeatureCollection", features: [] };
     for (const l of [...lines.values()].flat()) {
       const properties = { colour: colours.getPropertyValue(l.colour).trim() || "#888888", width: l.width, dashed: Boolean(l.dashed) };
-      const points = greatCircle(l.from, l.to);
+      const points = bow(l.from, l.to);
       features.features.push({ type: "Feature", properties, geometry: { type: "LineString", coordinates: points } });
       if (l.arrow) for (const wing of arrowhead(points)) features.features.push({ type: "Feature", properties: { ...properties, dashed: false }, geometry: { type: "LineString", coordinates: wing } });
     }

@@ -25,7 +25,7 @@ export interface Marker extends Place {
   anchor?: "center" | "bottom";
 }
 
-/** A line along a great circle, with an arrowhead at its end if it has one. */
+/** A line along a bow, with an arrowhead at its end if it has one. */
 export interface Line {
   from: Place;
   to: Place;

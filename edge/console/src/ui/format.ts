@@ -51,3 +51,16 @@ export function clock(at: Date, zone?: string): string {
 }
 
 export const coordinates = (p: { lat: number; lng: number }): string => `${p.lat.toFixed(4)}, ${p.lng.toFixed(4)}`;
+
+/** Bytes: "0 B", "12 kB", "3.4 MB". */
+export function bytes(n: number): string {
+  for (const unit of ["B", "kB", "MB", "GB"]) {
+    if (n < 1000 || unit === "GB") return `${n < 10 && unit !== "B" ? n.toFixed(1) : whole.format(n)} ${unit}`;
+    n /= 1000;
+  }
+  return "";
+}
+
+/** A date and time of this device: "30 Nov, 14:02:07". */
+export const moment = (at: string): string =>
+  new Intl.DateTimeFormat("en", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }).format(new Date(at));

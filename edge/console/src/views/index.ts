@@ -18,4 +18,7 @@ export interface View {
   load: () => Promise<{ default: FunctionComponent<ViewProps> }>;
 }
 
-export const views: View[] = [{ name: "people", title: "People", load: () => import("./people/people") }];
+export const views: View[] = [
+  { name: "people", title: "People", load: () => import("./people/people") },
+  { name: "regions", title: "Regions", load: () => import("./operate/operate") },
+];
