@@ -69,9 +69,20 @@ func (n *node) primary() (primary bool, epoch uint64) {
 	return ok && region == n.s.region(), epoch
 }
 
+// local is the batcher of a node, which waits for a lease that is on its way.
+type local struct{ n *node }
+
+// Submit is part of edge.Writer.
+func (l local) Submit(ctx context.Context, w replication.Write) (replication.Result, replication.Token, error) {
+	if p := l.n.control.plane; p != nil {
+		p.awaitLease(ctx)
+	}
+	return l.n.batcher.Submit(ctx, w)
+}
+
 // newWriter makes what stands between the requests and the batcher: it commits here, or passes on to where the primary is.
 func (n *node) newWriter(log *slog.Logger, r prometheus.Registerer) error {
-	cfg := edge.RouterConfig{Region: n.s.region(), Directory: n.control.directory, Local: n.batcher, Hold: n.s.edge.WriteHold, Log: log, Registerer: r}
+	cfg := edge.RouterConfig{Region: n.s.region(), Directory: n.control.directory, Local: local{n}, Hold: n.s.edge.WriteHold, Log: log, Registerer: r}
 	if n.control.roams {
 		var err error
 		n.forwarder, err = edge.NewForwarder(edge.ForwarderConfig{
@@ -114,7 +125,7 @@ func (n *node) localHead(ctx context.Context) (head replication.Head, err error)
 // newPeer makes the listener for what nodes of other regions forward and ask.
 func (n *node) newPeer(log *slog.Logger, r prometheus.Registerer, tracing trace.TracerProvider) (*edge.Peer, error) {
 	return edge.NewPeer(edge.PeerConfig{
-		Region: n.s.edge.Region, ClusterKey: n.s.clusterKey, Identity: n.control.identity, Writer: n.batcher, Head: n.localHead, ShutdownTimeout: n.s.edge.ShutdownTimeout,
+		Region: n.s.edge.Region, ClusterKey: n.s.clusterKey, Identity: n.control.identity, Writer: local{n}, Head: n.localHead, ShutdownTimeout: n.s.edge.ShutdownTimeout,
 		Log: log, Registerer: r, Tracing: tracing,
 		Primary: func() (bool, uint64) {
 			primary, epoch := n.primary()

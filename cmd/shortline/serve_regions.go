@@ -281,6 +281,39 @@ func (p *plane) Check() (epoch uint64, err error) {
 	return epoch, nil
 }
 
+// leaseWait bounds how long a write waits for a lease that is on its way.
+const leaseWait = time.Second
+
+// awaitLease returns when this node may acknowledge writes, or it makes no sense to wait for that: right after its region has become
+// primary it has asked for the lease already, and whoever is sent away comes back later than the lease.
+func (p *plane) awaitLease(ctx context.Context) {
+	if p.lease == nil {
+		return
+	}
+	var timer *time.Timer
+	for {
+		given, changed := p.lease.Given(), p.node.Changed()
+		if _, err := p.lease.Check(); err == nil {
+			return
+		}
+		if region, _, ok := p.Primary(); !ok || region != p.s.region() {
+			return
+		}
+		if timer == nil {
+			timer = time.NewTimer(leaseWait)
+			defer timer.Stop()
+		}
+		select {
+		case <-given:
+		case <-changed:
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // Primary is part of edge.Directory.
 func (p *plane) Primary() (regions.ID, uint64, bool) {
 	s := p.node.State()

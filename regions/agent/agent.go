@@ -162,6 +162,7 @@ type Agent struct {
 	server atomic.Pointer[process]
 	trouble
 	cache statusCache
+	kept  atomic.Pointer[session] // between commands, or nil
 
 	jobs chan *job
 	job  atomic.Pointer[job] // the rejoin under way, or nil; only it may touch the server then

@@ -66,7 +66,7 @@ func (a *Agent) detach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer hangUp(conn)
+	defer conn.done()
 	for _, sql := range []string{"ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"} {
 		if _, err := conn.Exec(ctx, sql); err != nil {
 			return err
@@ -141,7 +141,7 @@ func (a *Agent) endSessions(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer hangUp(conn)
+	defer conn.done()
 	// Sessions that begin from now on have the fence. The set is taken once, or clients that come back would keep this busy.
 	var old []int32
 	const which = `backend_type = 'client backend' AND pid <> pg_backend_pid() AND usename <> $1
@@ -187,7 +187,7 @@ func (a *Agent) names(ctx context.Context, sync []regions.ID) error {
 	if err != nil {
 		return err
 	}
-	defer hangUp(conn)
+	defer conn.done()
 	return poll(ctx, "the senders of the log have the names", 2*time.Millisecond, func(ctx context.Context) (bool, error) {
 		var ok bool
 		err := conn.QueryRow(ctx, `SELECT coalesce(bool_and((sync_priority > 0) = (application_name = ANY($1))), true)
@@ -255,16 +255,18 @@ func (a *Agent) promote(ctx context.Context, epoch uint64) (p regions.Promotion,
 			return p, err
 		}
 	}
-	err = a.mem().update(func(r *remembered) {
-		r.Role, r.Epoch, r.Upstream = regions.RolePrimary, epoch, ""
+	if err := a.names(ctx, m.Sync); err != nil {
+		return p, err
+	}
+	if err := a.set(ctx, setting{readOnly, ""}); err != nil {
+		return p, err
+	}
+	return p, a.mem().update(func(r *remembered) {
+		r.Role, r.Epoch, r.Upstream, r.Confirmed = regions.RolePrimary, epoch, "", true
 		if forked {
 			r.Promoted = &p
 		}
 	})
-	if err != nil {
-		return p, err
-	}
-	return p, a.confirm(ctx, m.Sync)
 }
 
 // promotable refuses a standby that still receives, or whose promotion would stop before the end of its log.
@@ -296,7 +298,7 @@ func (a *Agent) leaveRecovery(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer hangUp(conn)
+	defer conn.done()
 	var asked bool
 	if err := conn.QueryRow(ctx, "SELECT pg_promote(false)").Scan(&asked); err != nil {
 		return err
@@ -318,7 +320,7 @@ func (a *Agent) placeOf(ctx context.Context, epoch uint64) (regions.Promotion, e
 	if err != nil {
 		return p, err
 	}
-	h, err := a.askHistory(ctx, a.localDSN(RoleAgent, a.cfg.Database)+" replication=yes", p.Timeline)
+	h, err := a.ownHistory(p.Timeline)
 	if err != nil {
 		return p, err
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -52,8 +55,47 @@ func hangUp(conn *pgx.Conn) {
 	_ = conn.Close(ctx)
 }
 
-// connect opens a fresh connection to this server as the agent's role.
-func (a *Agent) connect(ctx context.Context) (*pgx.Conn, error) {
+// session is a connection to this server for a command. One is kept from command to command, for on a busy machine the server
+// takes longer to fork a process than to answer, and a command of a failover asks some ten times.
+type session struct {
+	*pgx.Conn
+	agent  *Agent
+	server *process // that it is connected to
+}
+
+// connect returns a session with this server as the agent's role: the one that was kept, if it still answers, or a fresh one. The
+// caller calls done. That a kept one answers does not say that the server takes new ones: whoever wants to know that calls open.
+func (a *Agent) connect(ctx context.Context) (*session, error) {
+	server := a.server.Load()
+	if s := a.kept.Swap(nil); s != nil {
+		if s.server == server && s.Ping(ctx) == nil {
+			return s, nil
+		}
+		hangUp(s.Conn)
+	}
+	conn, err := a.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &session{conn, a, server}, nil
+}
+
+// done gives the session back.
+func (s *session) done() {
+	if s.IsClosed() || s.PgConn().TxStatus() != 'I' || s.PgConn().IsBusy() || !s.agent.kept.CompareAndSwap(nil, s) {
+		hangUp(s.Conn)
+	}
+}
+
+// letGo closes what is kept between commands.
+func (a *Agent) letGo() {
+	if s := a.kept.Swap(nil); s != nil {
+		hangUp(s.Conn)
+	}
+}
+
+// open makes a fresh connection to this server as the agent's role.
+func (a *Agent) open(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := dial(ctx, a.localDSN(RoleAgent, a.cfg.Database))
 	switch sqlState(err) {
 	case stateNoDatabase:
@@ -64,9 +106,9 @@ func (a *Agent) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, err
 }
 
-// probe returns nil if the server answers a query.
+// probe returns nil if the server takes a connection and answers a query.
 func (a *Agent) probe(ctx context.Context) error {
-	conn, err := a.connect(ctx)
+	conn, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -75,13 +117,13 @@ func (a *Agent) probe(ctx context.Context) error {
 	return err
 }
 
-// do runs statements on a fresh connection to this server.
+// do runs statements on this server.
 func (a *Agent) do(ctx context.Context, statements ...string) error {
 	conn, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer hangUp(conn)
+	defer conn.done()
 	for _, sql := range statements {
 		if _, err := conn.Exec(ctx, sql); err != nil {
 			return err
@@ -90,24 +132,29 @@ func (a *Agent) do(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-// ask reads one row from this server over a fresh connection.
+// ask reads one row from this server.
 func (a *Agent) ask(ctx context.Context, sql string, args []any, into ...any) error {
 	conn, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer hangUp(conn)
+	defer conn.done()
 	return conn.QueryRow(ctx, sql, args...).Scan(into...)
 }
 
 // set makes settings that persist, and tells the server to read them; "" is the default of what has one, and empty else. A new
-// session has them when it returns.
+// session has them when it returns. What is so already, in the file and in force, costs one question; a fence is always set.
 func (a *Agent) set(ctx context.Context, values ...setting) error {
 	conn, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer hangUp(conn)
+	defer conn.done()
+	if a.persists(values) {
+		if ok, err := inForce(ctx, conn.Conn, values); ok && err == nil {
+			return nil
+		}
+	}
 	for _, v := range values {
 		sql := "ALTER SYSTEM SET " + v.name + " = " + quoteLiteral(v.value)
 		if v.value == "" && v.name == readOnly {
@@ -120,27 +167,60 @@ func (a *Agent) set(ctx context.Context, values ...setting) error {
 	if _, err := conn.Exec(ctx, "SELECT pg_reload_conf()"); err != nil {
 		return fmt.Errorf("reload the settings: %w", err)
 	}
+	// A session that is there reads them by itself. Those that begin have what the server itself has read.
 	return poll(ctx, "new sessions have the settings", 3*time.Millisecond, func(ctx context.Context) (bool, error) {
-		conn, err := a.connect(ctx)
+		if ok, err := inForce(ctx, conn.Conn, values); !ok || err != nil {
+			return false, err
+		}
+		fresh, err := a.open(ctx)
 		if err != nil {
 			return false, err
 		}
-		defer hangUp(conn)
-		for _, v := range values {
-			var now string
-			if err := conn.QueryRow(ctx, "SELECT current_setting($1)", v.name).Scan(&now); err != nil {
-				return false, err
-			}
-			want := v.value
-			if v.name == readOnly && want == "" {
-				want = "off"
-			}
-			if now != want {
-				return false, nil
-			}
-		}
-		return true, nil
+		defer hangUp(fresh)
+		return inForce(ctx, fresh, values)
 	})
+}
+
+// persists tells whether the file that ALTER SYSTEM writes has the values already. It never says so of a fence.
+func (a *Agent) persists(values []setting) bool {
+	text, err := os.ReadFile(filepath.Join(a.cfg.Data, autoConf))
+	if err != nil {
+		return false
+	}
+	has := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if name, value, ok := strings.Cut(line, "="); ok {
+			has[strings.TrimSpace(name)] = strings.TrimSpace(value)
+		}
+	}
+	for _, v := range values {
+		value, there := has[v.name]
+		switch {
+		case v.name == readOnly && (v.value != "" || there && value != "'off'"):
+			return false
+		case v.name != readOnly && value != quoteSetting(v.value):
+			return false
+		}
+	}
+	return true
+}
+
+// inForce tells whether a session has the values.
+func inForce(ctx context.Context, conn *pgx.Conn, values []setting) (bool, error) {
+	for _, v := range values {
+		var now string
+		if err := conn.QueryRow(ctx, "SELECT current_setting($1)", v.name).Scan(&now); err != nil {
+			return false, err
+		}
+		want := v.value
+		if v.name == readOnly && want == "" {
+			want = "off"
+		}
+		if now != want {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 type setting struct{ name, value string }
@@ -156,14 +236,33 @@ type upstream struct {
 }
 
 // look asks a peer's server what it is.
-func (a *Agent) look(ctx context.Context, peer regions.ID) (u upstream, err error) {
+func (a *Agent) look(ctx context.Context, peer regions.ID) (upstream, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	conn, err := dial(ctx, a.conninfo(peer))
+	conn, err := a.call(ctx, peer)
 	if err != nil {
-		return u, fmt.Errorf("ask the server of %s: %w", peer, err)
+		return upstream{}, err
 	}
 	defer hangUp(conn)
+	return a.lookOver(ctx, conn, peer)
+}
+
+// call connects to a peer's server for SQL and for commands of replication, both of which a sender of the log takes in a database.
+func (a *Agent) call(ctx context.Context, peer regions.ID) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig(a.conninfo(peer) + " replication=database")
+	if err != nil {
+		return nil, fmt.Errorf("the address of the server of %s cannot be read", peer) // the error would repeat it with the password
+	}
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // it knows no other
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("ask the server of %s: %w", peer, err)
+	}
+	return conn, nil
+}
+
+// lookOver is look over a connection made by call.
+func (a *Agent) lookOver(ctx context.Context, conn *pgx.Conn, peer regions.ID) (u upstream, err error) {
 	err = conn.QueryRow(ctx, `SELECT pg_is_in_recovery(), (SELECT system_identifier::text FROM pg_control_system()),
 		CASE WHEN pg_is_in_recovery() THEN 0 ELSE ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::int END`).
 		Scan(&u.standby, &u.system, &u.timeline)
@@ -171,7 +270,7 @@ func (a *Agent) look(ctx context.Context, peer regions.ID) (u upstream, err erro
 		u.epoch, u.lineage, err = readLineage(ctx, conn)
 	}
 	if err == nil && !u.standby {
-		u.history, err = a.askHistory(ctx, a.conninfo(peer)+" replication=yes", u.timeline)
+		u.history, err = askHistory(ctx, conn, u.timeline)
 	}
 	if err != nil {
 		return u, fmt.Errorf("ask the server of %s: %w", peer, err)
@@ -179,16 +278,11 @@ func (a *Agent) look(ctx context.Context, peer regions.ID) (u upstream, err erro
 	return u, nil
 }
 
-// askHistory reads the history of a timeline.
-func (a *Agent) askHistory(ctx context.Context, dsn string, timeline uint32) (history, error) {
+// askHistory reads the history of a timeline over a connection made by call.
+func askHistory(ctx context.Context, conn *pgx.Conn, timeline uint32) (history, error) {
 	if timeline <= 1 {
 		return nil, nil // the first has none
 	}
-	conn, err := dial(ctx, dsn)
-	if err != nil {
-		return nil, err
-	}
-	defer hangUp(conn)
 	results, err := conn.PgConn().Exec(ctx, fmt.Sprintf("TIMELINE_HISTORY %d", timeline)).ReadAll()
 	if err != nil {
 		return nil, fmt.Errorf("read the history of timeline %d: %w", timeline, err)
@@ -197,6 +291,18 @@ func (a *Agent) askHistory(ctx context.Context, dsn string, timeline uint32) (hi
 		return nil, fmt.Errorf("read the history of timeline %d: an answer of another form", timeline)
 	}
 	return parseHistory(string(results[0].Rows[0][1]))
+}
+
+// ownHistory reads the history of a timeline from this server's folder.
+func (a *Agent) ownHistory(timeline uint32) (history, error) {
+	if timeline <= 1 {
+		return nil, nil // the first has none
+	}
+	text, err := os.ReadFile(filepath.Join(a.cfg.Data, "pg_wal", fmt.Sprintf("%08X.history", timeline)))
+	if err != nil {
+		return nil, fmt.Errorf("read the history of timeline %d: %w", timeline, err)
+	}
+	return parseHistory(string(text))
 }
 
 // beginning is how an epoch began in a history; it is the same row in every server of that history.

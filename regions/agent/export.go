@@ -31,7 +31,7 @@ func (a *Agent) export(ctx context.Context, j *job, me self, fork regions.LSN, u
 	if me.lineage == nil && me.epoch == 0 {
 		return a.note(func(r *rejoin) { r.Saved = true }) // no tables of ours
 	}
-	mine, err := a.askHistory(ctx, a.localDSN(RoleAgent, a.cfg.Database)+" replication=yes", me.timeline)
+	mine, err := a.ownHistory(me.timeline)
 	if err != nil {
 		return err
 	}
@@ -121,6 +121,10 @@ func (a *Agent) commitsPast(ctx context.Context, mine history, me self, fork reg
 	if err := a.ask(ctx, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8", nil, &next); err != nil {
 		return nil, err
 	}
+	var segment uint64
+	if err := a.ask(ctx, "SELECT setting::int8 FROM pg_settings WHERE name = 'wal_segment_size'", nil, &segment); err != nil {
+		return nil, err
+	}
 	begin := regions.LSN(0)
 	for _, part := range append(slices.Clone(mine), ended{me.timeline, me.position}) {
 		from := max(begin, fork)
@@ -129,7 +133,9 @@ func (a *Agent) commitsPast(ctx context.Context, mine history, me self, fork reg
 			continue
 		}
 		cmd := a.tools.command("pg_waldump", "--path="+filepath.Join(a.cfg.Data, "pg_wal"), "--rmgr=Transaction",
-			fmt.Sprintf("--timeline=%d", part.timeline), "--start="+from.String(), "--end="+part.end.String())
+			fmt.Sprintf("--timeline=%d", part.timeline), "--start="+from.String(), "--end="+part.end.String(),
+			// Named, for else it learns the size of a segment from any file there is, and some are made ahead and empty.
+			segmentName(part.timeline, from, segment), segmentName(part.timeline, part.end-1, segment))
 		out, err := a.tools.run(ctx, cmd, nil)
 		var last regions.LSN
 		for line := range strings.Lines(out) {
@@ -147,6 +153,12 @@ func (a *Agent) commitsPast(ctx context.Context, mine history, me self, fork reg
 		}
 	}
 	return xids, nil
+}
+
+// segmentName is the file of the log that holds a position.
+func segmentName(timeline uint32, at regions.LSN, size uint64) string {
+	number, perID := uint64(at)/size, 0x100000000/size
+	return fmt.Sprintf("%08X%08X%08X", timeline, number/perID, number%perID)
 }
 
 // endOfLog tells whether pg_waldump stopped where the log does.
@@ -181,11 +193,11 @@ func (a *Agent) writeLost(ctx context.Context, name string, h LostHeader, xids [
 	if err != nil {
 		return 0, err
 	}
-	defer hangUp(conn)
+	defer conn.done()
 	end := LostEnd{End: true}
 	for at := 0; at < len(xids); at += exportChunk {
 		chunk := xids[at:min(at+exportChunk, len(xids))]
-		txs, err := readTransactions(ctx, conn, chunk)
+		txs, err := readTransactions(ctx, conn.Conn, chunk)
 		if err != nil {
 			return 0, err
 		}

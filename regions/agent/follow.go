@@ -47,7 +47,14 @@ func (a *Agent) follow(ctx context.Context, o regions.Order, primary regions.ID,
 			return err
 		}
 	}
-	u, err := a.look(ctx, primary)
+	call, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	conn, err := a.call(call, primary)
+	if err != nil {
+		return err
+	}
+	defer hangUp(conn)
+	u, err := a.lookOver(call, conn, primary)
 	if err == nil {
 		err = a.suits(u, primary, o.Epoch)
 	}
@@ -56,7 +63,7 @@ func (a *Agent) follow(ctx context.Context, o regions.Order, primary regions.ID,
 	}
 	// A fork of 0 comes again until the copy that it asked for is seen to stream.
 	if m := a.mem().get(); m.Rejoin == nil && (fork != 0 || m.Upstream == primary && m.Epoch == o.Epoch) {
-		done, err := a.tryAttach(ctx, u, primary, o.Epoch)
+		done, err := a.tryAttach(ctx, conn, u, primary, o.Epoch)
 		if err != nil || done {
 			return err
 		}
@@ -83,7 +90,7 @@ func (a *Agent) suits(u upstream, primary regions.ID, epoch uint64) error {
 }
 
 // tryAttach makes a standby that runs, and has nothing that the primary has not, follow it. done is false where it takes more.
-func (a *Agent) tryAttach(ctx context.Context, u upstream, primary regions.ID, epoch uint64) (done bool, err error) {
+func (a *Agent) tryAttach(ctx context.Context, conn *pgx.Conn, u upstream, primary regions.ID, epoch uint64) (done bool, err error) {
 	if p := a.server.Load(); !p.running() || !a.isStandby() {
 		return false, nil
 	}
@@ -105,29 +112,29 @@ func (a *Agent) tryAttach(ctx context.Context, u upstream, primary regions.ID, e
 	if way != wayAttach {
 		return false, nil
 	}
-	return true, a.attach(ctx, primary, epoch)
+	return true, a.attach(ctx, conn, primary, epoch)
 }
 
 // self tells what this server, which runs, has.
 func (a *Agent) self(ctx context.Context) (s self, err error) {
 	now := regions.DatabaseStatus{}
-	if err := a.querySelf(ctx, &now); err != nil {
-		return s, err
-	}
 	conn, err := a.connect(ctx)
 	if err != nil {
 		return s, err
 	}
-	defer hangUp(conn)
+	defer conn.done()
+	if err := a.querySelf(ctx, conn.Conn, &now); err != nil {
+		return s, err
+	}
 	s = self{primary: now.Role == regions.RolePrimary, timeline: now.Timeline, position: now.Position, promoted: a.mem().get().Promoted}
-	s.epoch, s.lineage, err = readLineage(ctx, conn)
+	s.epoch, s.lineage, err = readLineage(ctx, conn.Conn)
 	return s, err
 }
 
-// attach tells a standby whom to follow.
-func (a *Agent) attach(ctx context.Context, primary regions.ID, epoch uint64) error {
-	if err := a.makeSlot(ctx, primary); err != nil {
-		return err
+// attach tells a standby whom to follow; conn is one to that server.
+func (a *Agent) attach(ctx context.Context, conn *pgx.Conn, primary regions.ID, epoch uint64) error {
+	if err := ensureSlot(ctx, conn, regionSlot(a.cfg.Region)); err != nil {
+		return fmt.Errorf("make a slot at %s: %w", primary, err)
 	}
 	if err := a.mem().update(func(r *remembered) { r.Role, r.Epoch, r.Upstream, r.Rejoin = regions.RoleStandby, epoch, primary, nil }); err != nil {
 		return err
@@ -173,10 +180,10 @@ func (a *Agent) sweepSlots(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer hangUp(conn)
+	defer conn.done()
 	var faults []error
 	for id := range a.cfg.Peers {
-		faults = append(faults, ensureSlot(ctx, conn, regionSlot(id)))
+		faults = append(faults, ensureSlot(ctx, conn.Conn, regionSlot(id)))
 	}
 	_, err = conn.Exec(ctx, `SELECT pg_replication_slot_advance(slot_name, pg_last_wal_replay_lsn() - $1::numeric) FROM pg_replication_slots
 		WHERE pg_is_in_recovery() AND slot_type = 'physical' AND NOT active AND restart_lsn IS NOT NULL AND pg_last_wal_replay_lsn() - restart_lsn > $1::numeric`, int64(slack))

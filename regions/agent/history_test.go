@@ -96,3 +96,28 @@ func TestSettings(t *testing.T) {
 		t.Errorf("a transaction of this round: %d", got)
 	}
 }
+
+func TestSegmentName(t *testing.T) {
+	for _, c := range []struct {
+		timeline uint32
+		at       string
+		size     uint64
+		want     string
+	}{
+		{1, "0/0", 16 << 20, "000000010000000000000000"},
+		{1, "0/4DFEB88", 16 << 20, "000000010000000000000004"},
+		{1, "0/4FFFFFF", 16 << 20, "000000010000000000000004"},
+		{1, "0/5000000", 16 << 20, "000000010000000000000005"},
+		{11, "2/FF000000", 16 << 20, "0000000B00000002000000FF"},
+		{2, "3/0", 64 << 20, "000000020000000300000000"},
+		{2, "2/FC000000", 64 << 20, "00000002000000020000003F"},
+	} {
+		at, err := regions.ParseLSN(c.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := segmentName(c.timeline, at, c.size); got != c.want {
+			t.Errorf("%d %s of %d bytes: %s, want %s", c.timeline, c.at, c.size, got, c.want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,10 +49,11 @@ type rejoin struct {
 
 // memory keeps it in a file. Its methods may be called from several goroutines.
 type memory struct {
-	path string
-	mu   sync.Mutex // held by update
-	now  atomic.Pointer[remembered]
-	lost bool // of mutantForget
+	path    string
+	mu      sync.Mutex // held by update
+	now     atomic.Pointer[remembered]
+	written []byte // what the file holds, as far as it was written here; guarded by mu
+	lost    bool   // of mutantForget
 }
 
 // openMemory reads the file, or begins without one. A file of another region is refused.
@@ -91,9 +93,13 @@ func (m *memory) update(change func(*remembered)) error {
 	if err != nil {
 		return err
 	}
+	if bytes.Equal(text, m.written) {
+		return nil // on a busy disk each write costs a pause
+	}
 	if err := writeSynced(m.path, append(text, '\n'), 0o600); err != nil {
 		return fmt.Errorf("remember in %s: %w", m.path, err)
 	}
+	m.written = text
 	m.now.Store(&r)
 	return nil
 }

@@ -49,6 +49,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if lockErr := a.lock(context.WithoutCancel(ctx)); lockErr != nil { // for good: no command comes after the end
 		return lockErr
 	}
+	a.letGo()
 	stopErr := a.stop(context.WithoutCancel(ctx), a.cfg.StopTimeout)
 	a.cfg.Log.Info("server stopped", "err", stopErr)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -261,7 +262,7 @@ func (a *Agent) obey(ctx context.Context) {
 	switch mine := c.Primary == a.cfg.Region; {
 	case mine && !m.Confirmed:
 		var s regions.DatabaseStatus
-		if err = a.querySelf(ctx, &s); err == nil && s.Role == regions.RolePrimary && (a.cfg.Alone || s.Epoch == c.Epoch) && !c.before(m) {
+		if s, err = a.freshStatus(ctx); err == nil && s.Role == regions.RolePrimary && (a.cfg.Alone || s.Epoch == c.Epoch) && !c.before(m) {
 			err = a.confirm(ctx, c.Sync)
 			a.cfg.Log.Info("primary confirmed", "epoch", s.Epoch, "err", err)
 		}

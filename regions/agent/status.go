@@ -15,7 +15,7 @@ import (
 
 // staleness is how old an answer of Status may be, askWithin how long the server may take to give one.
 const (
-	staleness = 100 * time.Millisecond
+	staleness = 20 * time.Millisecond
 	askWithin = time.Second
 )
 
@@ -41,7 +41,7 @@ const sqlStatus = `SELECT pg_is_in_recovery(),
 	(SELECT coalesce(json_object_agg(application_name, (flush_lsn - '0/0')::int8), '{}')::text FROM pg_stat_replication
 		WHERE state = 'streaming' AND flush_lsn IS NOT NULL AND application_name = ANY($1))`
 
-// Status implements regions.Database. The answer is at most 100 ms old; a server that does not answer within a second is down
+// Status implements regions.Database. The answer is at most 20 ms old; a server that does not answer within a second is down
 // or starting, and the error is nil.
 func (a *Agent) Status(ctx context.Context) (regions.DatabaseStatus, error) {
 	if a.mem() == nil {
@@ -55,12 +55,32 @@ func (a *Agent) Status(ctx context.Context) (regions.DatabaseStatus, error) {
 	if time.Since(last.At) < staleness && last.Order == a.mem().get().Order {
 		return last, nil
 	}
-	return a.freshStatus(ctx)
+	return a.probeStatus(ctx)
 }
 
-// freshStatus asks the server now.
+// probeStatus asks the server now, over a fresh connection: what a frozen one does not take.
+func (a *Agent) probeStatus(ctx context.Context) (regions.DatabaseStatus, error) {
+	conn := func(ctx context.Context) (*pgx.Conn, func(), error) {
+		conn, err := a.open(ctx)
+		return conn, func() { hangUp(conn) }, err
+	}
+	return a.keepStatus(ctx, a.readStatus(ctx, conn))
+}
+
+// freshStatus asks the server now, at the end of a command to it.
 func (a *Agent) freshStatus(ctx context.Context) (regions.DatabaseStatus, error) {
-	s := a.readStatus(ctx)
+	conn := func(ctx context.Context) (*pgx.Conn, func(), error) {
+		s, err := a.connect(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		return s.Conn, s.done, nil
+	}
+	return a.keepStatus(ctx, a.readStatus(ctx, conn))
+}
+
+// keepStatus keeps an answer for whoever asks next.
+func (a *Agent) keepStatus(ctx context.Context, s regions.DatabaseStatus) (regions.DatabaseStatus, error) {
 	if err := ctx.Err(); err != nil {
 		return s, fmt.Errorf("read the status: %w", context.Cause(ctx))
 	}
@@ -70,7 +90,7 @@ func (a *Agent) freshStatus(ctx context.Context) (regions.DatabaseStatus, error)
 	return s, nil
 }
 
-func (a *Agent) readStatus(ctx context.Context) regions.DatabaseStatus {
+func (a *Agent) readStatus(ctx context.Context, connect func(context.Context) (conn *pgx.Conn, done func(), err error)) regions.DatabaseStatus {
 	m := a.mem().get()
 	s := regions.DatabaseStatus{Region: a.cfg.Region, Order: m.Order, System: m.System, Epoch: 0, At: time.Now(), Err: a.trouble.get()}
 	p := a.server.Load()
@@ -91,7 +111,12 @@ func (a *Agent) readStatus(ctx context.Context) regions.DatabaseStatus {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	if err := a.querySelf(ctx, &s); err != nil {
+	conn, done, err := connect(ctx)
+	if err == nil {
+		err = a.querySelf(ctx, conn, &s)
+		done()
+	}
+	if err != nil {
 		s.Role, s.Err = regions.RoleDown, "the server does not answer: "+err.Error()
 		if time.Since(p.began) < 5*time.Minute && a.isStarting() {
 			s.Role = regions.RoleStarting
@@ -114,12 +139,7 @@ func (a *Agent) isStarting() bool {
 }
 
 // querySelf fills in what the server tells.
-func (a *Agent) querySelf(ctx context.Context, s *regions.DatabaseStatus) error {
-	conn, err := a.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer hangUp(conn)
+func (a *Agent) querySelf(ctx context.Context, conn *pgx.Conn, s *regions.DatabaseStatus) error {
 	var standby, attached bool
 	var names, flushed string
 	peers := make([]string, 0, len(a.cfg.Peers))
@@ -133,7 +153,7 @@ func (a *Agent) querySelf(ctx context.Context, s *regions.DatabaseStatus) error 
 	if err := conn.SendBatch(ctx, &q).Close(); err != nil {
 		return err
 	}
-	err = conn.QueryRow(ctx, "SELECT epoch FROM shortline.control WHERE one").Scan(&s.Epoch)
+	err := conn.QueryRow(ctx, "SELECT epoch FROM shortline.control WHERE one").Scan(&s.Epoch)
 	if err != nil && sqlState(err) != stateNoTable && err != pgx.ErrNoRows {
 		return fmt.Errorf("read the control row: %w", err)
 	}

@@ -87,7 +87,8 @@ type Lease struct {
 
 	grant atomic.Pointer[grant] // what is held; nil: nothing
 	mu    sync.Mutex
-	ended uint64 // the greatest epoch whose lease was given back: a late answer does not bring it back; guarded by mu
+	ended uint64        // the greatest epoch whose lease was given back: a late answer does not bring it back; guarded by mu
+	given chan struct{} // closed and replaced when the lease is given after it was not held; guarded by mu
 
 	renewals *prometheus.CounterVec
 	took     prometheus.Histogram
@@ -116,7 +117,7 @@ func NewLease(cfg LeaseConfig, plane Plane) (*Lease, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	l := &Lease{cfg: cfg, plane: plane, log: cfg.Log.With("part", "lease")}
+	l := &Lease{cfg: cfg, plane: plane, log: cfg.Log.With("part", "lease"), given: make(chan struct{})}
 	l.renewals = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shortline_lease_renewals_total", Help: "Renewals of the write lease that this node asked for, by result."}, []string{"result"})
 	for _, result := range []string{"renewed", "waiting", "refused", "failed"} {
 		l.renewals.WithLabelValues(result)
@@ -161,6 +162,13 @@ func (l *Lease) Remaining() time.Duration {
 		return 0
 	}
 	return max(0, g.until-l.cfg.Clock())
+}
+
+// Given returns a channel that is closed when this node gets the lease next time, after it did not hold it.
+func (l *Lease) Given() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.given
 }
 
 // maxRenewals is how many renewals may be under way at once: while one waits for a leader that is gone, the next may find the
@@ -253,6 +261,10 @@ func (l *Lease) extend(epoch uint64, until time.Duration) {
 		return
 	}
 	l.grant.Store(&grant{epoch, until})
+	if g == nil || g.epoch != epoch || g.until <= l.cfg.Clock() {
+		close(l.given)
+		l.given = make(chan struct{})
+	}
 	if g == nil || g.epoch != epoch {
 		l.log.Info("this node holds the lease", "region", l.cfg.Region, "epoch", epoch)
 	}

@@ -128,6 +128,7 @@ func (n *Node) raftConfig() *raft.Config {
 	c.LocalID = raft.ServerID(n.cfg.Region)
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = n.cfg.Heartbeat, n.cfg.Election, n.cfg.LeaderLease
 	c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = n.cfg.SnapshotEvery, n.cfg.SnapshotEvery, 30*time.Second
+	c.CommitTimeout = 15 * time.Millisecond // until the others hear that something was agreed on: a part of every pause
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true
 	c.Logger = raftLog(n.log)

@@ -99,7 +99,8 @@ type Controller struct {
 	retry       map[regions.ID]time.Time // when a region may next be told to follow
 	checkpoints uint64                   // the epoch of the last checkpoint
 	said        string
-	named       named // the target that has its standbys named already
+	follows     sync.WaitGroup // databases that are being told to follow
+	named       named          // the target that has its standbys named already
 
 	mutant mutant
 }
@@ -153,6 +154,7 @@ func New(cfg Config, deps Deps) (*Controller, error) {
 // Run watches and acts until the context ends.
 func (c *Controller) Run(ctx context.Context) error {
 	var probes sync.WaitGroup
+	defer c.follows.Wait()
 	defer probes.Wait()
 	probes.Go(func() { c.practise(ctx) })
 	tick := time.NewTicker(c.cfg.Probe)
@@ -280,8 +282,13 @@ func (c *Controller) act(ctx context.Context, s regions.Situation, a regions.Act
 	return c.tend(ctx, s, a)
 }
 
-// begin commits an intent, and notes when.
+// begin commits an intent, and notes when. The standbys of a switchover's target are named before, which then costs no pause.
 func (c *Controller) begin(ctx context.Context, cmd regions.Command) error {
+	if in := cmd.Intent; in.Kind == regions.Switchover {
+		s := c.deps.Control.State()
+		s.Operation = &regions.Operation{Members: in.Members}
+		c.nameAhead(ctx, s, in.To)
+	}
 	at := time.Now()
 	if err := c.propose(ctx, cmd); err != nil {
 		return err

@@ -45,22 +45,30 @@ func (c *Controller) resume(ctx context.Context, s regions.Situation) error {
 // choose waits the lease out, makes the positions final, and commits a target.
 func (c *Controller) choose(ctx context.Context, op *regions.Operation) error {
 	w := c.stopwatch()
-	// The target of a switchover is known: its standbys can be named while the lease is waited for, which costs no pause.
-	var naming sync.WaitGroup
-	defer naming.Wait()
+	// While the lease is waited for, a switchover fences its source, which holds up nothing that may still be acknowledged, and names
+	// the standbys of its target, which is known.
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	var source regions.DatabaseStatus
+	var unfenced error
 	if op.Kind == regions.Switchover {
-		naming.Go(func() { c.nameAhead(ctx, op.To) })
+		beside.Go(func() { c.nameAhead(ctx, c.deps.Control.State(), op.To) }) // it is so already, unless the controller died
+		beside.Go(func() { source, unfenced = c.fence(ctx, op.From) })
 	}
 	if err := c.awaitLease(ctx); err != nil {
 		return err
 	}
 	w.mark(regions.StepLease, "")
+	beside.Wait()
 	if op.Kind == regions.Switchover {
-		if err := c.drainLog(ctx, op, w); err != nil {
+		if unfenced != nil {
+			return unfenced
+		}
+		w.mark(regions.StepReadOnly, "")
+		if err := c.drainLog(ctx, op, source.Position, w); err != nil {
 			return err
 		}
 	}
-	naming.Wait()
 	positions := c.detach(ctx, op)
 	w.mark(regions.StepDetach, "")
 	target, why := regions.ChooseTarget(c.deps.Control.State(), positions)
@@ -77,8 +85,8 @@ func (c *Controller) choose(ctx context.Context, op *regions.Operation) error {
 }
 
 // nameAhead names the standbys of a coming target. Where that fails it is done once the target is committed.
-func (c *Controller) nameAhead(ctx context.Context, target regions.ID) {
-	names := regions.Confirmers(c.deps.Control.State(), target)
+func (c *Controller) nameAhead(ctx context.Context, s regions.State, target regions.ID) {
+	names := regions.Confirmers(s, target)
 	if len(names) == 0 {
 		return
 	}
@@ -115,24 +123,24 @@ func (c *Controller) awaitLease(ctx context.Context) error {
 	}
 }
 
-// drainLog fences the source of a switchover and waits until the target has all of its log.
-func (c *Controller) drainLog(ctx context.Context, op *regions.Operation, w *stopwatch) error {
-	source, err := c.command(ctx, op.From, "fence", func(ctx context.Context, db regions.Database, o regions.Order) (regions.DatabaseStatus, error) {
+// fence keeps the source of a switchover from writing. Its position is not moved by writes any more.
+func (c *Controller) fence(ctx context.Context, source regions.ID) (regions.DatabaseStatus, error) {
+	return c.command(ctx, source, "fence", func(ctx context.Context, db regions.Database, o regions.Order) (regions.DatabaseStatus, error) {
 		return db.ReadOnly(ctx, o, true)
 	})
-	if err != nil {
-		return err
-	}
-	w.mark(regions.StepReadOnly, "")
+}
+
+// drainLog waits until the target of a switchover has the log of its source, which is fenced.
+func (c *Controller) drainLog(ctx context.Context, op *regions.Operation, source regions.LSN, w *stopwatch) error {
 	db, _, err := c.commander(op.To)
 	if err != nil {
 		return err
 	}
-	err = c.until(ctx, db, func(st regions.DatabaseStatus) bool { return st.Position >= source.Position })
+	err = c.until(ctx, db, func(st regions.DatabaseStatus) bool { return st.Position >= source })
 	if err != nil {
-		return fmt.Errorf("wait until %s has %v: %w", op.To, source.Position, err)
+		return fmt.Errorf("wait until %s has %v: %w", op.To, source, err)
 	}
-	w.mark(regions.StepCatchUp, source.Position.String())
+	w.mark(regions.StepCatchUp, source.String())
 	return nil
 }
 
@@ -217,8 +225,8 @@ func (c *Controller) install(ctx context.Context, op *regions.Operation) error {
 	return c.propose(ctx, regions.Command{Why: op.Why, NewPrimary: &regions.NewPrimary{Promotion: p, Region: op.Target, Marks: w.marks}})
 }
 
-// settle lets the others follow the new primary, and ends the operation once a write can be confirmed. Whoever does not
-// answer is left to the sync set's keeper, as is the old primary, which has to be rewound.
+// settle lets the others follow the new primary, and ends the operation once a write can be confirmed; those that take longer go
+// on. Whoever does not answer is left to the sync set's keeper, as is the old primary, which has to be rewound.
 func (c *Controller) settle(ctx context.Context, op *regions.Operation) error {
 	w := c.stopwatch()
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Follow)
@@ -227,14 +235,16 @@ func (c *Controller) settle(ctx context.Context, op *regions.Operation) error {
 	others := slices.DeleteFunc(s.Databases(), func(id regions.ID) bool {
 		return id == op.Target || id == op.From || s.Regions[id].Rebuild
 	})
-	var all sync.WaitGroup
-	all.Go(func() {
-		c.each(others, func(id regions.ID) {
+	for _, id := range others {
+		c.retry[id] = time.Now().Add(followAgain)
+		c.follows.Go(func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Command)
+			defer cancel()
 			if err := c.follow(ctx, s, id); err != nil {
 				c.log.Info("a standby does not follow yet", "region", id, "epoch", op.Epoch, "err", err)
 			}
 		})
-	})
+	}
 	confirmed := len(s.Names) == 0
 	if db, _, err := c.commander(op.Target); err == nil && !confirmed {
 		confirmed = nil == c.until(ctx, db, func(st regions.DatabaseStatus) bool {
@@ -251,8 +261,6 @@ func (c *Controller) settle(ctx context.Context, op *regions.Operation) error {
 	end, stop := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Command)
 	defer stop()
 	err := c.propose(end, regions.Command{Finish: &regions.Finish{Epoch: op.Epoch, PauseMS: float64(pause.Microseconds()) / 1000, Marks: w.marks}})
-	cancel()
-	all.Wait()
 	if err == nil {
 		c.met.ended(op, pause)
 		c.log.Info("a new epoch has begun", "epoch", op.Epoch, "region", op.Target, "kind", op.Kind, "pause", pause.Round(time.Millisecond))

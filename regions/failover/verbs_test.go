@@ -214,7 +214,7 @@ func TestDeskPassesOn(t *testing.T) {
 		t.Errorf("%+v, %v", out, err)
 	}
 	known = false
-	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if _, err := desk.Do(short, regions.Verb{Verb: regions.VerbPause}); !isRule(err, regions.RuleNoLeader) {
 		t.Error(err)
@@ -224,7 +224,7 @@ func TestDeskPassesOn(t *testing.T) {
 	}
 	known = true
 	c.watch.Leads(1, false, 0)
-	short, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+	short, cancel = context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if _, err := desk.Do(short, regions.Verb{Verb: regions.VerbPause}); !isRule(err, regions.RuleNoLeader) {
 		t.Error(err)
