@@ -43,10 +43,10 @@ func (a *app) loadSettings(cmd *cobra.Command) error {
 	return nil
 }
 
-// takesSettings is false for commands that must work whatever the settings.
+// takesSettings is false for commands that must work whatever the settings, or that tell what is wrong with them.
 func takesSettings(cmd *cobra.Command) bool {
 	for c := cmd; c.HasParent(); c = c.Parent() {
-		if n := c.Name(); n == "completion" || n == "help" || n == "version" || strings.HasPrefix(n, "__") {
+		if n := c.Name(); n == "completion" || n == "help" || n == "version" || n == "config" || n == "doctor" || strings.HasPrefix(n, "__") {
 			return false
 		}
 	}

@@ -69,13 +69,15 @@ type dbSettings struct {
 	command           []string
 }
 
-func newDBCommand(a *app) *cobra.Command {
-	var s dbSettings
+func newDBCommand(a *app) *cobra.Command { return dbCommand(a, new(dbSettings)) }
+
+// dbCommand is the command with its flags bound to s.
+func dbCommand(a *app, s *dbSettings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "db", Short: "run the database agent: it looks after a region's PostgreSQL", Long: dbHelp, Args: cobra.NoArgs,
 		Example: `  shortline db --region us-east --db-init --postgres-listen 10.1.0.5:5432 --db-peer eu-west=10.2.0.5:5432
   shortline db --region eu-west --db-init-from us-east --postgres-listen 10.2.0.5:5432 --db-peer us-east=10.1.0.5:5432`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.db(cmd.Context(), &s) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.db(cmd.Context(), s) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.region, "region", "local", "`name` of this region")

@@ -43,6 +43,7 @@ type app struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	version        string
+	environ        func() []string // nil: os.Environ
 	// target changes what the feed keeps up to date; tests switch safeguards off with it. It is nil in service.
 	target func(replication.Target) replication.Target
 }

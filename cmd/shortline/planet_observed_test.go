@@ -43,6 +43,7 @@ func TestPlanetObserved(t *testing.T) {
 	}{
 		{"docs/metrics.md", (*world).testMetricsPage},
 		{"rules and dashboards", (*world).testRules},
+		{"doctor", (*world).testDoctor},
 		{"a trace of a write", func(w *world, _ told) { w.testTrace(collector) }},
 		{"writes that share a transaction", func(w *world, _ told) { w.testTracedBatch(collector) }},
 	} {

@@ -59,6 +59,8 @@ func newRootCommand(a *app) *cobra.Command {
 		newPlanetCommand(a),
 		newRouteCommand(a),
 		newPlanCommand(a),
+		newConfigCommand(a),
+		newDoctorCommand(a),
 		newVersionCommand(a),
 	)
 	root.InitDefaultHelpCmd()

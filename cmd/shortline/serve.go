@@ -72,14 +72,16 @@ type serveSettings struct {
 	simulateRate      float64
 }
 
-func newServeCommand(a *app) *cobra.Command {
-	var s serveSettings
+func newServeCommand(a *app) *cobra.Command { return serveCommand(a, new(serveSettings)) }
+
+// serveCommand is the command with its flags bound to s.
+func serveCommand(a *app, s *serveSettings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "serve", Short: "run one node", Long: serveHelp, Args: cobra.NoArgs,
 		Example: "  shortline serve\n  shortline serve --demo --simulate\n  shortline serve --data /var/lib/shortline --listen :8080",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s.getenv = a.getenv
-			return a.serve(cmd.Context(), &s)
+			return a.serve(cmd.Context(), s)
 		},
 	}
 	f := cmd.Flags()

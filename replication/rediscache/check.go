@@ -58,12 +58,7 @@ func refusal(addr string, err error) error {
 }
 
 func judgeInfo(addr, info string) error {
-	fields := map[string]string{}
-	for line := range strings.Lines(info) {
-		if name, v, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
-			fields[name] = v
-		}
-	}
+	fields := infoFields(info)
 	if fields["cluster_enabled"] != "1" {
 		return fmt.Errorf("the Redis at %s is not in cluster mode: give the addresses of a Redis Cluster, or set cluster-enabled yes and give it all slots", addr)
 	}
