@@ -90,6 +90,7 @@ type Feed struct {
 	// The rest belongs to Run.
 	began         time.Time
 	triedFallback bool
+	dated         bool // changes are dated into this node's future, and that was told
 
 	changes, snapshots, polls prometheus.Counter
 	resyncs                   *prometheus.CounterVec

@@ -39,6 +39,7 @@ type database struct {
 	reads   map[string]int
 	lineage replication.Lineage // what the control plane says
 	splits  []shortline.StoreID
+	ahead   time.Duration // its writers' clocks
 }
 
 // storeRow is a store with its queue; the tombstones of both keep their revs.
@@ -143,7 +144,7 @@ func (tx *transaction) row(id shortline.StoreID) *storeRow {
 }
 
 func (tx *transaction) change(c shortline.Change) {
-	c.XID, c.ID, c.Epoch, c.At = tx.xid, uint64(len(tx.db.changes)+1), tx.db.epoch, time.Now()
+	c.XID, c.ID, c.Epoch, c.At = tx.xid, uint64(len(tx.db.changes)+1), tx.db.epoch, time.Now().Add(tx.db.ahead)
 	tx.db.changes = append(tx.db.changes, c)
 }
 

@@ -150,6 +150,7 @@ func (t *tail) take(ctx context.Context, page Page, at time.Time) (wait time.Dur
 	t.held = time.Time{}
 	if n := len(page.Changes); n > 0 {
 		last := page.Changes[n-1]
+		f.compareClocks(last.At, at)
 		if t.shows = (Token{Epoch: last.Epoch, XID: last.XID, LSN: page.Head.LSN}); t.installed {
 			f.cover(page.Head.end(), t.shows)
 		}
@@ -168,6 +169,24 @@ func (t *tail) take(ctx context.Context, page Page, at time.Time) (wait time.Dur
 	}
 	t.advance(page.Head, at)
 	return f.cfg.pace(time.Since(t.active)), nil
+}
+
+// maxAhead is how far a change may be dated into the future of this node's clock without a word.
+const maxAhead = time.Second
+
+// compareClocks says so when changes begin to be dated into this node's future, by the clock of the node that wrote them. It
+// is the only clock of another node that is seen here, and it tells in one direction only; that node sees the other one.
+func (f *Feed) compareClocks(dated, now time.Time) {
+	ahead := dated.Sub(now)
+	if off := ahead > maxAhead; off != f.dated && (off || ahead < maxAhead/2) {
+		f.dated = off
+		if off {
+			f.cfg.Log.Warn("the clock of the node that writes is ahead of this node's: ages are off by that; let all nodes follow the same time servers (chrony, systemd-timesyncd)",
+				"ahead_seconds", ahead.Seconds())
+		} else {
+			f.cfg.Log.Info("the clocks of the node that writes and of this node agree again")
+		}
+	}
 }
 
 // hold takes nothing over. Where an epoch forked is known soon after it has begun; if not, or if the database stays on the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -154,6 +155,29 @@ func TestFeedReadsPartsAtOnce(t *testing.T) {
 		}
 		if n := f.node.inService().loaded; n != 50 || most != 4 {
 			t.Errorf("%d rows were loaded, up to %d chunks at once, want 50 and 4", n, most)
+		}
+	})
+}
+
+// A writer's clock that is ahead is told once, and that it is not any more.
+func TestFeedTellsOfClocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := newDatabase()
+		var text strings.Builder
+		f := startFeed(t, db, replication.FeedConfig{Log: slog.New(slog.NewTextHandler(&text, nil))})
+		for _, c := range []struct {
+			ahead         time.Duration
+			differ, agree int // lines told so far
+		}{{900 * time.Millisecond, 0, 0}, {90 * time.Second, 1, 0}, {80 * time.Second, 1, 0}, {800 * time.Millisecond, 1, 0}, {0, 1, 1}, {-time.Hour, 1, 1}} {
+			db.mu.Lock()
+			db.ahead = c.ahead
+			db.mu.Unlock()
+			if err := f.Wait(t.Context(), db.begin().put("s", "x").commit()); err != nil {
+				t.Fatal(err)
+			}
+			if differ, agree := strings.Count(text.String(), "is ahead of this node's"), strings.Count(text.String(), "agree again"); differ != c.differ || agree != c.agree {
+				t.Errorf("with a writer %v ahead the log has %d and %d lines, want %d and %d:\n%s", c.ahead, differ, agree, c.differ, c.agree, text.String())
+			}
 		}
 	})
 }

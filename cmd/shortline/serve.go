@@ -506,7 +506,12 @@ func (n *node) prune(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
-			if err := n.store.Prune(ctx, now.Add(-n.s.feedRetention), now); err != nil && ctx.Err() == nil {
+			err := n.store.Prune(ctx, now.Add(-n.s.feedRetention), now)
+			switch {
+			case err == nil || ctx.Err() != nil:
+			case errors.Is(err, replication.ErrNotPrimary): // a node of the region that is does it
+				n.log.Debug("nothing was pruned from here", "err", err)
+			default:
 				n.log.Error("pruning of old changes", "err", err)
 			}
 		}

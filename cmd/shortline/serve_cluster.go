@@ -71,19 +71,18 @@ func (n *node) followLineage(ctx context.Context) error {
 	}
 }
 
-// newCache puts Redis Cluster before the database, for details. It is nil where no Redis is named, or it is not known yet
-// which database this is.
+// newCache puts Redis Cluster before the database, for details. It is nil where no Redis is named.
 func (n *node) newCache(ctx context.Context, catalog *edge.Catalog, r prometheus.Registerer) (*rediscache.Cache, error) {
 	s := n.s
 	if len(s.redis) == 0 {
 		return nil, nil
 	}
-	if n.deployment == "" {
-		n.log.Warn("going on without Redis until a restart: the database does not answer, and this node has never seen it")
-		return nil, nil
-	}
 	return rediscache.New(ctx, rediscache.Config{
 		Addrs: s.redis, Password: s.redisPassword, Deployment: shortline.StoreID(s.deployment), Database: shortline.StoreID(n.deployment), Lineage: firstLineage,
+		DatabaseOf: func(ctx context.Context) (shortline.StoreID, error) {
+			id, err := n.identify(ctx)
+			return shortline.StoreID(id), err
+		},
 		CellOf: catalog.CellOf, MinRev: catalog.Rev, Patient: true, Log: n.log, Registerer: r}, n.store)
 }
 

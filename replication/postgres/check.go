@@ -68,7 +68,10 @@ func (s *Store) checkPrimary(ctx context.Context) error {
 		}
 	}
 	s.cfg.Log.Info("database opened", "schema", schemaVersion(), "before", version, "standby", is.recovery)
-	return s.step(ctx, func(ctx context.Context) error { return checkRights(ctx, primary, s.writes) })
+	return s.step(ctx, func(ctx context.Context) error {
+		s.compareClocks(ctx, primary, s.writes)
+		return checkRights(ctx, primary, s.writes)
+	})
 }
 
 // judge refuses a server for writes that cannot keep what is promised.
@@ -121,6 +124,9 @@ func (s *Store) checkReplica(ctx context.Context) error {
 func (s *Store) checkSame(ctx context.Context) error {
 	if err := checkRights(ctx, replica, s.reads); err != nil {
 		return err
+	}
+	if s.cfg.Read != s.cfg.Write {
+		s.compareClocks(ctx, replica, s.reads)
 	}
 	if s.fault(primary) != nil { // it cannot be compared with what does not answer
 		return nil

@@ -22,7 +22,7 @@ const attempts = 8
 // is not looked at.
 //
 // The token is the transaction's number. Whoever has seen this transaction has seen all that it saw, for that was
-// complete before it. Writes that change nothing get that of the newest change that they saw.
+// complete before it. Where a result shows what others have written, it is that of the newest change instead.
 func (s *Store) Commit(ctx context.Context, writes []replication.Write) ([]replication.Result, replication.Token, error) {
 	const doing = "commit"
 	for i := range writes {
@@ -155,8 +155,8 @@ func (c *commit) store(ctx context.Context) (replication.Token, error) {
 	at := writing
 	token := replication.Token{Epoch: c.epoch}
 	position := sqlPosition
-	if len(c.b.Changes) == 0 {
-		position = sqlUnchanged
+	if len(c.b.Changes) == 0 || c.showsOthers() && c.mutant != mutantOwnToken {
+		position = sqlNewest
 	}
 	q.Queue(position).QueryRow(func(row pgx.Row) error {
 		if err := row.Scan(&token.XID); err != nil {
@@ -188,6 +188,22 @@ func (c *commit) store(ctx context.Context) (replication.Token, error) {
 		return replication.Token{}, fmt.Errorf("%w: %s (%s)", replication.ErrOutcomeUnknown, n.Message, n.Code)
 	}
 	return token, nil
+}
+
+// showsOthers tells whether a result shows something that this transaction has not written. It may be of a transaction with a
+// greater number, for which this one waited after it had got its own.
+func (c *commit) showsOthers() bool {
+	for i := range c.results {
+		for _, it := range c.results[i].Items {
+			if it.Status == replication.StatusUnchanged || it.Status == replication.StatusNotFound || it.Queue != nil && !it.Queue.Applied {
+				return true
+			}
+		}
+		if c.results[i].Replayed || c.results[i].Err != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // outcome says what an error of the second round trip means. A server that answers a statement before COMMIT with an error

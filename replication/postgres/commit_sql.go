@@ -75,9 +75,10 @@ const (
 		FROM unnest($3::int2[], $4::int8[], $5::text[], $6::int4[], $7::timestamptz[], $8::int8[], $9::bytea[], $10::text[], $11::float8[])
 		WITH ORDINALITY AS u(kind, rev, subject, length, observed_at, queue_rev, hash, body, learned_s, n)`
 
-	sqlPosition = "SELECT coalesce(pg_current_xact_id_if_assigned()::text::int8, pg_snapshot_xmax(pg_current_snapshot())::text::int8 - 1)"
-	// For writes that changed nothing: after a failover the number of their transaction, which has no change row, would tell nothing.
-	sqlUnchanged = `SELECT coalesce((SELECT xid::text::int8 FROM changes ORDER BY xid DESC, id DESC LIMIT 1),
+	sqlPosition = "SELECT pg_current_xact_id()::text::int8"
+	// For results that show what others have written: the newest change that can be seen now, which may be this transaction's own, is
+	// at least as new as what the locked rows show. And it has a row, by which it is found after a failover.
+	sqlNewest = `SELECT coalesce((SELECT xid::text::int8 FROM changes c ORDER BY c.xid DESC, c.id DESC LIMIT 1),
 		pg_snapshot_xmax(pg_current_snapshot())::text::int8 - 1)`
 	sqlInsertLSN = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8"
 )

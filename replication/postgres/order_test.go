@@ -98,6 +98,38 @@ func TestRevDecides(t *testing.T) {
 	}
 }
 
+// An update that is too old to be applied is answered with what another transaction of a greater number has written: the token
+// stands for that, too.
+func TestTokenOfWhatOthersWrote(t *testing.T) {
+	for _, c := range []struct {
+		mutant mutant
+		covers bool
+	}{{mutantNone, true}, {mutantOwnToken, false}} {
+		p := sharedServer(t)
+		s := openStore(t, Config{Write: p.DSN(owner, newDatabase(t, p))}, mutantNone)
+		commitAll(t, s, put("a", "A"), put("x", "X"))
+		own := begin(t, s)
+		_, theirs := commitAll(t, s, length("x", 7))
+		n := 3
+		old := replication.Item{Queue: &shortline.QueueUpdate{ID: "x", Length: &n, ObservedAt: time.Now().Add(-time.Hour)}}
+		w := replication.Write{Items: []replication.Item{length("a", 1), old}}
+		own.c.mutant = c.mutant
+		check(t, own.c.load(deadline(t), []replication.Write{w}))
+		own.c.b.Now = time.Now().Truncate(time.Millisecond)
+		result, err := own.c.b.Apply(&w)
+		check(t, err)
+		if q := result.Items[1].Queue; q.Applied || q.Queue.Length != 7 {
+			t.Fatalf("the old update is %+v", q)
+		}
+		own.c.results = []replication.Result{result}
+		token, err := own.c.store(deadline(t))
+		check(t, err)
+		if covers := token.XID >= theirs.XID; covers != c.covers {
+			t.Errorf("mutant %d: the token has %d, what it shows is of %d", c.mutant, token.XID, theirs.XID)
+		}
+	}
+}
+
 // A delete below the cursor of a reader that begins now, after a put above it: decision 0013.
 func TestTombstoneBelowCursor(t *testing.T) {
 	for _, c := range []struct {

@@ -124,6 +124,7 @@ const (
 	mutantHidesTombstones        // a snapshot leaves out stores that are deleted
 	mutantNoGateBefore           // the gate is not asked before COMMIT, nor is the epoch compared
 	mutantNoGateAfter            // the gate is not asked after COMMIT
+	mutantOwnToken               // a result that shows what others have written has the token of this transaction
 	mutantCancels                // a deadline asks the server to cancel what it is at, also a commit that waits for a standby
 )
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,6 +26,7 @@ const (
 
 // Prune implements replication.Store, some thousand rows a transaction. It stops at the first change that is not older than
 // changesBefore, even where dates after it are older. Several nodes may prune at once; they take turns.
+// On a standby it is ErrNotPrimary: the primary's nodes do it.
 func (s *Store) Prune(ctx context.Context, changesBefore, now time.Time) error {
 	for _, step := range []struct {
 		doing string
@@ -42,6 +44,9 @@ func (s *Store) Prune(ctx context.Context, changesBefore, now time.Time) error {
 			}
 			var err error
 			if more, err = s.pruneOnce(ctx, step.once); err != nil {
+				if unavailable(err) {
+					err = fmt.Errorf("%w: %w", replication.ErrNotPrimary, err)
+				}
 				return s.explain(step.doing, err)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,6 +98,35 @@ func TestJudgeInfo(t *testing.T) {
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%q: %v", info, err)
 		}
+	}
+}
+
+// A node that does not know its database yet does without Redis until it does, and no longer.
+func TestDatabaseNotKnownAtTheStart(t *testing.T) {
+	w := newWorld()
+	w.put(0)
+	cfg := config(t, sharedCluster(t).Addrs())
+	asked, known := new(atomic.Int32), new(atomic.Bool)
+	cfg.Database, cfg.Patient, cfg.Pause = "", true, 5*time.Millisecond
+	cfg.DatabaseOf = func(context.Context) (shortline.StoreID, error) {
+		if asked.Add(1); !known.Load() {
+			return "", errors.New("it does not answer")
+		}
+		return "db1", nil
+	}
+	c := start(t, cfg, w)
+	eventually(t, "it is asked again", func() bool { return asked.Load() > 2 })
+	read(t, c, w, 0)
+	if n := c.count(hit) + c.count(absent); n != 0 {
+		t.Errorf("Redis was asked %d times", n)
+	}
+	known.Store(true)
+	eventually(t, "Redis is used", func() bool { return c.usable.Load() })
+	read(t, c, w, 0)
+	settle(t, c)
+	read(t, c, w, 0)
+	if c.count(hit) != 1 || c.owner != cfg.owner()+"db1" {
+		t.Errorf("%d hits; the keys are of %q", c.count(hit), c.owner)
 	}
 }
 

@@ -1,6 +1,7 @@
 package rediscache
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -26,6 +27,8 @@ type Config struct {
 	// Database is what tells this deployment's database from that of another with the same name, such as an id made when it
 	// was created ("": not looked at). It is of the same form as Deployment.
 	Database shortline.StoreID
+	// DatabaseOf is asked for it where it is not known yet, until it tells; Redis is not used before. Nil: it never will be known.
+	DatabaseOf func(context.Context) (shortline.StoreID, error)
 	// Lineage is the number of the history that next reads; see SetLineage.
 	Lineage uint64
 
@@ -50,7 +53,7 @@ type Config struct {
 	Failures int
 	Pause    time.Duration
 
-	// Patient lets New succeed while no Redis answers. Everything is read from next until Run has found one and checked it, which
+	// Patient lets New succeed while no Redis answers, or the database is not known. Everything is read from next until Run has found one and checked it, which
 	// it tries every Pause.
 	Patient bool
 

@@ -75,8 +75,8 @@ func New(ctx context.Context, cfg Config, next replication.Details) (*Cache, err
 	c.client = newClient(cfg, &c.breakers)
 	switch err := c.prepare(ctx); {
 	case err == nil:
-	case cfg.Patient && errors.Is(err, ErrUnreachable):
-		cfg.Log.Warn("no Redis answers; details come from the database until one does", "err", err)
+	case cfg.Patient && (errors.Is(err, ErrUnreachable) || errors.Is(err, errNoDatabase)):
+		cfg.Log.Warn("Redis is not used yet; details come from the database until it is", "err", err)
 	default:
 		_ = c.client.Close()
 		return nil, err
@@ -87,8 +87,19 @@ func New(ctx context.Context, cfg Config, next replication.Details) (*Cache, err
 	return c, nil
 }
 
+// errNoDatabase says that it is not known yet of which database the keys would be.
+var errNoDatabase = errors.New("the database has not told which one it is")
+
 // prepare checks that Redis can be used and is ours.
 func (c *Cache) prepare(ctx context.Context) error {
+	if c.cfg.Database == "" && c.cfg.DatabaseOf != nil {
+		id, err := c.cfg.DatabaseOf(ctx)
+		if _, bad := shortline.ParseStoreID(string(id)); err != nil || bad != nil {
+			return fmt.Errorf("%w: %w", errNoDatabase, errors.Join(err, bad))
+		}
+		c.cfg.Database = id
+		c.owner = c.cfg.owner() // nobody looks at it before usable is set
+	}
 	err := check(ctx, c.cfg)
 	if err == nil {
 		err = c.mark(ctx)
@@ -107,7 +118,7 @@ func (c *Cache) seek(ctx context.Context) {
 		case err == nil:
 			c.log.Info("Redis answers; details are cached in it from now on")
 			return
-		case ctx.Err() == nil && err.Error() != said && !errors.Is(err, ErrUnreachable):
+		case ctx.Err() == nil && err.Error() != said && !errors.Is(err, ErrUnreachable) && !errors.Is(err, errNoDatabase):
 			said = err.Error()
 			c.log.Error("Redis answers and cannot be used; details come from the database", "err", err)
 		}
