@@ -109,6 +109,8 @@ export class Shortline {
     this.token = "";
     /** @type {string} the region that gave the last answer, empty before the first */
     this.region = "";
+    /** @type {string} its base URL */
+    this.from = "";
   }
 
   /**
@@ -220,6 +222,7 @@ export class Shortline {
     if (!response.ok) throw new ShortlineProblem(answer, response.status);
     this.token = response.headers.get("Shortline-Token") ?? this.token;
     this.region = response.headers.get("Shortline-Region") ?? this.region;
+    this.from = server;
     return answer;
   }
 }

@@ -104,6 +104,9 @@ func (a *app) planet(ctx context.Context, s *planetSettings) (err error) {
 	if err := s.validate(); err != nil {
 		return &usageError{err: err, command: "shortline planet"}
 	}
+	if s.simulate && s.o.Stores == "" {
+		s.o.NodeArgs = append(s.o.NodeArgs, "--demo-past")
+	}
 	var stores []shortline.Store
 	if s.simulate || s.o.Stores != "" { // a file that cannot be read had better be known now
 		if stores, err = a.planetStores(ctx, s.o.Stores); err != nil {

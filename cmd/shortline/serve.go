@@ -69,6 +69,7 @@ type serveSettings struct {
 	feedRetention     time.Duration
 	logLevel, logForm string
 	demo, simulate    bool
+	demoPast          bool
 	simulateRate      float64
 }
 
@@ -126,7 +127,8 @@ func serveCommand(a *app, s *serveSettings) *cobra.Command {
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error; debug logs every request")
 	f.StringVar(&s.logForm, "log-format", "text", "text or json")
 	f.BoolVar(&s.demo, "demo", false, "put 12,000 invented stores into an empty data folder")
-	f.BoolVar(&s.simulate, "simulate", false, "move the queues of the stores there are at the start with a daily rhythm; overwrites what is reported for them; with --demo they also have an invented past of four weeks")
+	f.BoolVar(&s.simulate, "simulate", false, "move the queues of the stores there are at the start with a daily rhythm; overwrites what is reported for them")
+	f.BoolVar(&s.demoPast, "demo-past", false, "let the stores of the demo have an invented past of four weeks, which is not stored, so that there are profiles and forecasts; always so with --demo and --simulate together")
 	f.Float64Var(&s.simulateRate, "simulate-rate", 200, "simulated updates a second over all stores")
 	return cmd
 }
@@ -282,7 +284,6 @@ type node struct {
 	dns      *dnsserver.Server // nil: none
 	rate     rateMeter
 	adminURL string
-	past     *pastOfDemo
 }
 
 func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, registry *prometheus.Registry, tracing trace.TracerProvider, store replication.Store, inFlight int, control wiring) (*node, error) {
@@ -334,8 +335,11 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, re
 		return nil, err
 	}
 	s.edge.Version = a.version
-	n.past = &pastOfDemo{real: store}
-	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Rollups: n.past,
+	past, err := s.pastOf(store)
+	if err != nil {
+		return nil, err
+	}
+	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Rollups: past,
 		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Checks: n.checks(), Operator: n.operator(), TLS: s.tls, Log: log, Metrics: registry, Tracing: tracing})
 	return n, err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/shortline/shortline"
@@ -92,9 +91,6 @@ func (n *node) runSimulator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n.s.demo {
-		n.past.invented.Store(simulator.Past())
-	}
 	n.log.Info("simulating queues", "stores", len(stores), "updates_per_second", n.s.simulateRate)
 	return simulator.Run(ctx)
 }
@@ -103,20 +99,35 @@ func (n *node) runSimulator(ctx context.Context) error {
 // it is invented.
 type pastOfDemo struct {
 	real     edge.Rollups
-	invented atomic.Pointer[demo.Past]
+	invented *demo.Past
+}
+
+// pastOf is the past of a node's stores.
+func (s *serveSettings) pastOf(store replication.Store) (edge.Rollups, error) {
+	if !s.demoPast && !(s.demo && s.simulate) {
+		return store, nil
+	}
+	stores, err := demo.Stores()
+	if err != nil {
+		return nil, fmt.Errorf("read the demo stores: %w", err)
+	}
+	past, err := demo.NewPast(stores, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &pastOfDemo{store, past}, nil
 }
 
 // Rollups implements edge.Rollups.
 func (p *pastOfDemo) Rollups(ctx context.Context, id shortline.StoreID, from, to time.Time) ([]shortline.Rollup, error) {
 	real, err := p.real.Rollups(ctx, id, from, to)
-	past := p.invented.Load()
-	if err != nil || past == nil {
-		return real, err
+	if err != nil {
+		return nil, err
 	}
 	if len(real) > 0 {
 		to = real[0].Hour
 	}
-	return append(past.Rollups(id, from, to), real...), nil
+	return append(p.invented.Rollups(id, from, to), real...), nil
 }
 
 // report writes simulated updates as any client's; a store that is gone is no error.

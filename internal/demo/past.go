@@ -21,13 +21,18 @@ type Past struct {
 	began time.Time
 }
 
-// Past returns that of the simulated stores, before now.
-func (s *Simulator) Past() *Past {
-	p := &Past{shops: make(map[shortline.StoreID]shop, len(s.lines)), began: s.cfg.Now().Truncate(time.Hour)}
-	for i := range s.lines {
-		p.shops[s.lines[i].id] = s.lines[i].shop
+// NewPast is that of the stores before the hour of now.
+func NewPast(stores []shortline.Store, now time.Time) (*Past, error) {
+	p := &Past{shops: make(map[shortline.StoreID]shop, len(stores)), began: now.Truncate(time.Hour)}
+	open := newOpener()
+	for i := range stores {
+		s, err := open.shop(&stores[i])
+		if err != nil {
+			return nil, err
+		}
+		p.shops[stores[i].ID] = s
 	}
-	return p
+	return p, nil
 }
 
 // Rollups returns the hours of a store in [from, to) that lie before the simulation began, in order of time; none for a store that is

@@ -10,11 +10,10 @@ import (
 
 func TestPastFollowsTheModel(t *testing.T) {
 	now := time.Date(2026, 11, 30, 10, 41, 0, 0, time.UTC)
-	sim, err := New(Config{Now: func() time.Time { return now }}, []shortline.Store{{ID: "a", Timezone: "UTC", Hours: "Mo-Su 08:00-18:00", ServiceS: 60}}, nil)
+	past, err := NewPast([]shortline.Store{{ID: "a", Timezone: "UTC", Hours: "Mo-Su 08:00-18:00", ServiceS: 60}}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	past := sim.Past()
 	all := past.Rollups("a", now.Add(-12*7*24*time.Hour), now.Add(time.Hour))
 	if want := pastWeeks * 7 * 24; len(all) != want || !all[want-1].Hour.Equal(now.Truncate(time.Hour).Add(-time.Hour)) {
 		t.Fatalf("%d hours up to %v, want %d", len(all), all[len(all)-1].Hour, want)

@@ -99,24 +99,41 @@ func New(cfg Config, stores []shortline.Store, submit Submit) (*Simulator, error
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Simulator{cfg: cfg, submit: submit, rng: rand.New(rand.NewPCG(cfg.Seed, 0)), lines: make([]line, len(stores))}
-	zones, hours := map[string]*time.Location{}, map[string]opening{"": nil}
+	open := newOpener()
 	// Neighbours in the list are neighbours on the map; shuffled, every region moves all the time.
 	for i, at := range s.rng.Perm(len(stores)) {
-		st := &stores[i]
-		zone, err := zoneOf(st, zones)
+		shop, err := open.shop(&stores[i])
 		if err != nil {
-			return nil, fmt.Errorf("simulate store %s: %w", st.ID, err)
+			return nil, err
 		}
-		open, ok := hours[st.Hours]
-		if !ok {
-			if open, err = shortline.ParseHours(st.Hours); err != nil {
-				return nil, fmt.Errorf("simulate store %s: %w", st.ID, err)
-			}
-			hours[st.Hours] = open
-		}
-		s.lines[at] = line{id: st.ID, shop: newShop(st.ID, zone, open, st.ServiceS), reported: -1}
+		s.lines[at] = line{id: stores[i].ID, shop: shop, reported: -1}
 	}
 	return s, nil
+}
+
+// opener makes shops of stores, which share time zones and hours.
+type opener struct {
+	zones map[string]*time.Location
+	hours map[string]opening
+}
+
+func newOpener() *opener {
+	return &opener{zones: map[string]*time.Location{}, hours: map[string]opening{"": nil}}
+}
+
+func (o *opener) shop(st *shortline.Store) (shop, error) {
+	zone, err := zoneOf(st, o.zones)
+	if err != nil {
+		return shop{}, fmt.Errorf("simulate store %s: %w", st.ID, err)
+	}
+	open, ok := o.hours[st.Hours]
+	if !ok {
+		if open, err = shortline.ParseHours(st.Hours); err != nil {
+			return shop{}, fmt.Errorf("simulate store %s: %w", st.ID, err)
+		}
+		o.hours[st.Hours] = open
+	}
+	return newShop(st.ID, zone, open, st.ServiceS), nil
 }
 
 func zoneOf(st *shortline.Store, cache map[string]*time.Location) (*time.Location, error) {

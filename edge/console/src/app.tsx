@@ -52,6 +52,12 @@ export function App() {
     };
   }, []);
   useEffect(() => map?.setTheme(theme), [map, theme]);
+  // All views are there before the region that the page came from may be gone.
+  useEffect(() => {
+    if (!map) return;
+    const timer = setTimeout(() => views.forEach((v) => v.load().catch(() => undefined)), 3_000);
+    return () => clearTimeout(timer);
+  }, [map]);
 
   return (
     <div class="shell">

@@ -45,7 +45,7 @@ function connect(): void {
     onSnapshot: (s) => {
       before?.close();
       if (feed !== mine) return;
-      answered(s.region);
+      answered(s.region, s.server);
       s.stores.forEach(take);
     },
     onChange: (q) => feed === mine && take(q),

@@ -26,11 +26,13 @@ export interface Connection {
   region: string;
   /** The region that the page came from; empty until it has answered. */
   home: string;
+  /** The base URL of the region that answered last. */
+  url: string;
   /** Why there is no answer. */
   reason: string;
 }
 
-let connection: Connection = { state: "connecting", region: "", home: "", reason: "" };
+let connection: Connection = { state: "connecting", region: "", home: "", url: location.origin, reason: "" };
 const listeners = new Set<(c: Connection) => void>();
 
 function become(change: Partial<Connection>): void {
@@ -40,10 +42,10 @@ function become(change: Partial<Connection>): void {
   for (const tell of listeners) tell(next);
 }
 
-/** Notes that a region answered. Feeds call it too. */
-export function answered(region: string): void {
+/** Notes that a region answered, at this base URL. Feeds call it too. */
+export function answered(region: string, url: string): void {
   const home = connection.home || region;
-  become({ state: region === home ? "online" : "elsewhere", region, home, reason: "" });
+  become({ state: region === home ? "online" : "elsewhere", region, home, url, reason: "" });
 }
 
 /** Notes that no region answers. */
@@ -58,11 +60,11 @@ export function unanswered(reason: string): void {
 export async function read<T>(path: string): Promise<T> {
   try {
     const answer = await service.get(path);
-    answered(service.region);
+    answered(service.region, service.from);
     return answer as T;
   } catch (e) {
     if (e instanceof ShortlineProblem && e.status === 401) become({ state: "locked", reason: e.message });
-    else if (e instanceof ShortlineProblem && !e.passing) answered(service.region || connection.region);
+    else if (e instanceof ShortlineProblem && !e.passing) answered(service.region || connection.region, service.from);
     else unanswered(e instanceof ShortlineProblem ? e.message : "no region can be reached");
     throw e;
   }
@@ -88,7 +90,7 @@ window.addEventListener("online", () => void learnRoute());
 
 // Where else to go must be known before the region of the page goes away.
 async function learnRoute(): Promise<void> {
-  if ((await service.route()).length > 0 && connection.state !== "online") answered(service.region);
+  if ((await service.route()).length > 0 && connection.state !== "online") answered(service.region, service.from);
 }
 void learnRoute();
 setInterval(() => void learnRoute(), 30_000);

@@ -144,6 +144,11 @@ export interface MapStores {
   open: (boolean | null)[];
 }
 
+/** GET /v1/heatmap, as far as it is read. */
+export interface Heatmap {
+  features: { id: string; geometry: { coordinates: [number, number][][] }; properties: { stores: number; mean_wait_s: number | null } }[];
+}
+
 // What operators are told at /admin/v1/. Times are RFC 3339.
 
 export interface Blocker {

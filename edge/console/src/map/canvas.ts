@@ -32,7 +32,7 @@ export function createCanvasMap(host: HTMLElement): WorldMap {
   controls.className = "plain-controls";
   const credit = document.createElement("div");
   credit.className = "plain-credit";
-  credit.textContent = "Map: Natural Earth. Plain, because this browser has no WebGL.";
+  credit.textContent = "Map: Natural Earth, cities: GeoNames. Plain, because this browser has no WebGL.";
   host.append(canvas, pins, controls, credit);
   const ctx = canvas.getContext("2d")!;
 
@@ -41,6 +41,7 @@ export function createCanvasMap(host: HTMLElement): WorldMap {
   let theme: Theme = "light";
   let land: Path2D | null = null;
   let borders: Path2D | null = null;
+  let cities: { name: string; size: number; x: number; y: number }[] = []; // the largest first
   let stores: Stores | null = null;
   let shades: Map<string, number> = new Map();
   let grid: { zoom: number; clusters: Cluster[] } | null = null;
@@ -101,6 +102,7 @@ export function createCanvasMap(host: HTMLElement): WorldMap {
       }
     }
     ctx.setTransform(dpr, 0, 0, dpr, 0, 0);
+    drawCities(w, h, c.city, c.halo);
     drawLines();
     drawStores(w, h, c.ring, c.clusterInk);
     for (const list of markers.values()) {
@@ -117,6 +119,31 @@ export function createCanvasMap(host: HTMLElement): WorldMap {
     const out: number[] = [];
     for (let i = Math.floor(centre.x - half); i <= Math.floor(centre.x + half); i++) out.push(i);
     return out;
+  }
+
+  /** Names of the largest cities in view that find room. */
+  function drawCities(w: number, h: number, ink: string, halo: string) {
+    if (zoom < 3.5) return;
+    const taken: { x: number; y: number; half: number }[] = [];
+    const least = zoom < 5 ? 2000 : zoom < 6.5 ? 500 : 0;
+    ctx.font = "12px system-ui, sans-serif";
+    ctx.textAlign = "center";
+    ctx.textBaseline = "top";
+    ctx.lineWidth = 3;
+    for (const city of cities) {
+      if (city.size < least || taken.length === 40) break;
+      const dx = city.x - centre.x;
+      const x = w / 2 + (dx - Math.round(dx)) * scale();
+      const y = h / 2 + (city.y - centre.y) * scale() + 10;
+      if (x < 0 || x > w || y < 0 || y > h) continue;
+      const half = ctx.measureText(city.name).width / 2 + 6;
+      if (taken.some((t) => Math.abs(t.x - x) < t.half + half && Math.abs(t.y - y) < 20)) continue;
+      taken.push({ x, y, half });
+      ctx.strokeStyle = halo;
+      ctx.strokeText(city.name, x, y);
+      ctx.fillStyle = ink;
+      ctx.fillText(city.name, x, y);
+    }
   }
 
   function drawLines() {
@@ -262,6 +289,7 @@ export function createCanvasMap(host: HTMLElement): WorldMap {
       for (const { geometry: g } of l.countries.features) for (const polygon of g.type === "Polygon" ? [g.coordinates] : g.coordinates) polygon.forEach((ring) => trace(land!, ring));
       borders = new Path2D();
       l.borders.geometry.coordinates.forEach((line) => trace(borders!, line));
+      cities = l.cities.features.map((f) => ({ ...f.properties, x: toX(f.geometry.coordinates[0]), y: toY(f.geometry.coordinates[1]) }));
       redraw();
     },
     (e: Error) => console.error("map:", e.message),

@@ -21,7 +21,8 @@ const coloured = (wait: Expression): Expression =>
   ["case", ["<", wait, 0], unknownWait, ["interpolate", ["linear"], wait, ...waitStops.flat()]] as unknown as Expression;
 
 const storeShade: Expression = ["coalesce", ["feature-state", "shade"], ["get", "shade"]];
-const clusterWait: Expression = ["case", [">", ["get", "known"], 0], ["/", ["get", "sum"], ["get", "known"]], -1];
+const clusterWait: Expression = ["case", ["!", ["has", "known"]], ["get", "shade"], [">", ["get", "known"], 0], ["/", ["get", "sum"], ["get", "known"]], -1];
+const clusterText: Expression = ["case", ["<", ["get", "n"], 1000], ["to-string", ["get", "n"]], ["<", ["get", "n"], 10000], ["concat", ["/", ["round", ["/", ["get", "n"], 100]], 10], "k"], ["<", ["get", "n"], 1e6], ["concat", ["round", ["/", ["get", "n"], 1000]], "k"], ["concat", ["/", ["round", ["/", ["get", "n"], 1e5]], 10], "M"]];
 
 function style(theme: Theme): maplibregl.StyleSpecification {
   const c = palettes[theme];
@@ -37,8 +38,9 @@ function style(theme: Theme): maplibregl.StyleSpecification {
       stores: {
         type: "geojson", data: empty, promoteId: "id", cluster: true, clusterRadius: 44, clusterMaxZoom: 10, maxzoom: 12,
         clusterProperties: {
-          sum: ["+", ["max", ["get", "shade"], 0]],
-          known: ["+", ["case", [">=", ["get", "shade"], 0], 1, 0]],
+          n: ["+", ["get", "n"]],
+          sum: ["+", ["*", ["get", "n"], ["max", ["get", "shade"], 0]]],
+          known: ["+", ["case", [">=", ["get", "shade"], 0], ["get", "n"], 0]],
         },
       },
     },
@@ -67,20 +69,20 @@ function style(theme: Theme): maplibregl.StyleSpecification {
         paint: { "line-color": ["get", "colour"], "line-width": ["get", "width"], "line-dasharray": [2, 2], "line-opacity": 0.85 },
       },
       {
-        id: "clusters", type: "circle", source: "stores", filter: ["has", "point_count"],
+        id: "clusters", type: "circle", source: "stores", filter: [">", ["get", "n"], 1],
         paint: {
           "circle-color": coloured(clusterWait),
-          "circle-radius": ["interpolate", ["linear"], ["log10", ["get", "point_count"]], 0, 8, 1, 13, 2, 18, 3, 26, 4, 36],
+          "circle-radius": ["interpolate", ["linear"], ["log10", ["get", "n"]], 0, 8, 1, 13, 2, 18, 3, 26, 4, 36, 6, 44],
           "circle-opacity": 0.9, "circle-stroke-width": 2, "circle-stroke-color": c.ring, "circle-stroke-opacity": 0.8,
         },
       },
       {
-        id: "cluster-counts", type: "symbol", source: "stores", filter: ["has", "point_count"],
-        layout: { "text-field": ["get", "point_count_abbreviated"], "text-font": font, "text-size": ["interpolate", ["linear"], ["log10", ["get", "point_count"]], 0, 10, 2, 12, 4, 15], "text-allow-overlap": true, "text-ignore-placement": true },
+        id: "cluster-counts", type: "symbol", source: "stores", filter: [">", ["get", "n"], 1],
+        layout: { "text-field": clusterText, "text-font": font, "text-size": ["interpolate", ["linear"], ["log10", ["get", "n"]], 0, 10, 2, 12, 4, 15], "text-allow-overlap": true, "text-ignore-placement": true },
         paint: { "text-color": c.clusterInk },
       },
       {
-        id: "stores", type: "circle", source: "stores", filter: ["!", ["has", "point_count"]],
+        id: "stores", type: "circle", source: "stores", filter: ["==", ["get", "n"], 1],
         paint: {
           "circle-color": coloured(storeShade),
           "circle-radius": ["interpolate", ["linear"], ["zoom"], 2, 3.5, 8, 5, 13, 8],
@@ -94,7 +96,7 @@ function style(theme: Theme): maplibregl.StyleSpecification {
 
 const storeFeatures = (s: Stores): FeatureCollection<Point> => ({
   type: "FeatureCollection",
-  features: s.ids.map((id, i) => ({ type: "Feature", properties: { id, shade: shade(s.wait_s[i], s.open[i]) }, geometry: { type: "Point", coordinates: [s.lng[i], s.lat[i]] } })),
+  features: s.ids.map((id, i) => ({ type: "Feature", properties: { id, n: s.n?.[i] ?? 1, shade: shade(s.wait_s[i], s.open[i]) }, geometry: { type: "Point", coordinates: [s.lng[i], s.lat[i]] } })),
 });
 
 export async function createGLMap(host: HTMLElement): Promise<WorldMap> {

@@ -17,23 +17,23 @@ export function clusters(s: Stores, side: number, single: boolean, toX: (lng: nu
   const squares = new Map<number, Cluster & { sum: number; known: number }>();
   const out: Cluster[] = [];
   for (let i = 0; i < s.ids.length; i++) {
-    const [x, y, value] = [toX(s.lng[i]), toY(s.lat[i]), shade(s.wait_s[i], s.open[i])];
+    const [x, y, n, value] = [toX(s.lng[i]), toY(s.lat[i]), s.n?.[i] ?? 1, shade(s.wait_s[i], s.open[i])];
     if (single) {
-      out.push({ x, y, count: 1, shade: value, store: i });
+      out.push({ x, y, count: n, shade: value, store: n === 1 ? i : null });
       continue;
     }
     const key = Math.floor(x / side) * 0x100000 + Math.floor(y / side);
     const c = squares.get(key);
     if (!c) {
-      squares.set(key, { x, y, count: 1, shade: value, store: i, sum: Math.max(value, 0), known: value >= 0 ? 1 : 0 });
+      squares.set(key, { x, y, count: n, shade: value, store: n === 1 ? i : null, sum: n * Math.max(value, 0), known: value >= 0 ? n : 0 });
       continue;
     }
-    c.x += (x - c.x) / (c.count + 1);
-    c.y += (y - c.y) / (c.count + 1);
-    c.count++;
+    c.x += ((x - c.x) * n) / (c.count + n);
+    c.y += ((y - c.y) * n) / (c.count + n);
+    c.count += n;
     c.store = null;
-    c.sum += Math.max(value, 0);
-    c.known += value >= 0 ? 1 : 0;
+    c.sum += n * Math.max(value, 0);
+    c.known += value >= 0 ? n : 0;
   }
   for (const c of squares.values()) {
     if (c.store === null) c.shade = c.known > 0 ? c.sum / c.known : noWait;

@@ -10,6 +10,8 @@ export interface Stores {
   wait_s: (number | null)[];
   /** null: not known */
   open: (boolean | null)[];
+  /** How many stores an entry stands for, where they are too many to have one each; its wait is then their mean. */
+  n?: number[];
 }
 
 /** What is drawn of a store as one number: its wait in seconds, noWait where it never reported, or closed. */

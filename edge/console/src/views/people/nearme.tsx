@@ -1,19 +1,33 @@
 import { useState } from "preact/hooks";
+import { read } from "../../api/service";
 import type { Place } from "../../api/types";
 import { Notice } from "../../ui/parts";
 
-/** Asks the browser where it is. */
+interface Route {
+  client: Place & { source: "query" | "header" | "geoip" | "region" };
+}
+
+/** Asks the browser where it is, else the service, which may know where the browser's address is. */
 export function NearMe({ onPlace }: { onPlace: (place: Place) => void }) {
   const [state, set] = useState<"" | "asking" | "refused" | "unknown" | "insecure">("");
+  const byAddress = (otherwise: typeof state) =>
+    read<Route>("/v1/route").then(
+      ({ client }) => {
+        const known = client.source === "geoip" || client.source === "header";
+        set(known ? "" : otherwise);
+        if (known) onPlace({ lat: client.lat, lng: client.lng });
+      },
+      () => set(otherwise),
+    );
   const ask = () => {
-    if (!window.isSecureContext || !navigator.geolocation) return set("insecure");
     set("asking");
+    if (!window.isSecureContext || !navigator.geolocation) return void byAddress("insecure");
     navigator.geolocation.getCurrentPosition(
       (p) => {
         set("");
         onPlace({ lat: p.coords.latitude, lng: p.coords.longitude });
       },
-      (e) => set(e.code === e.PERMISSION_DENIED ? "refused" : "unknown"),
+      (e) => (e.code === e.PERMISSION_DENIED ? set("refused") : void byAddress("unknown")),
       { timeout: 10_000, maximumAge: 60_000 },
     );
   };

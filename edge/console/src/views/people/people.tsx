@@ -1,6 +1,6 @@
 // People: where the lines are, and which store near a place has the shortest one.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { useConnection } from "../../api/service";
+import { useConnection, type Connection } from "../../api/service";
 import type { NearbyStore, Place } from "../../api/types";
 import { waitColour } from "../../map/colours";
 import { coordinates, distance, wait } from "../../ui/format";
@@ -74,7 +74,7 @@ export default function People({ map, rest, setRest }: ViewProps) {
           ) : null}
         </div>
       </header>
-      <Troubles connection={connection.state} reason={connection.reason} error={onMap.error} haveStores={onMap.total !== null || onMap.partial} />
+      <Troubles connection={connection} error={onMap.error} haveStores={onMap.total !== null || onMap.partial} />
       {place ? (
         <section aria-label="The nearest stores">
           <div class="choices">
@@ -138,22 +138,29 @@ function Found({ nearest, sort, speed, onOpen, onHover }: { nearest: ReturnType<
   );
 }
 
-function Troubles({ connection, reason, error, haveStores }: { connection: string; reason: string; error: Error | null; haveStores: boolean }) {
-  if (connection === "offline") {
+function Troubles({ connection: c, error, haveStores }: { connection: Connection; error: Error | null; haveStores: boolean }) {
+  if (c.state === "elsewhere") {
+    return (
+      <Notice kind="info" title={`${c.home} does not answer; ${c.region} does`}>
+        All goes on, from there. To load this page again, <a href={`${c.url}/${location.hash}`}>open it at {c.region}</a>.
+      </Notice>
+    );
+  }
+  if (c.state === "offline") {
     return (
       <Notice kind="warning" title="You are offline">
         {haveStores ? "What you see is as it was when the network went away." : "The map fills as soon as there is a network."}
       </Notice>
     );
   }
-  if (connection === "lost") {
+  if (c.state === "lost") {
     return (
       <Notice kind="error" title="No region answers">
-        {haveStores ? "What you see is as it was. " : ""}It is tried again all the time{reason ? ` (${reason})` : ""}.
+        {haveStores ? "What you see is as it was. " : ""}It is tried again all the time{c.reason ? ` (${c.reason})` : ""}.
       </Notice>
     );
   }
-  if (connection === "locked") return <KeyForm title="Reading needs an API key here">One with the scope <code>read</code>; made with <code>shortline keys create --scope read</code>.</KeyForm>;
+  if (c.state === "locked") return <KeyForm title="Reading needs an API key here">One with the scope <code>read</code>; made with <code>shortline keys create --scope read</code>.</KeyForm>;
   if (error && !haveStores) return <Notice kind="error" title="The stores cannot be shown">{error.message}</Notice>;
   return null;
 }
@@ -173,7 +180,7 @@ function useMarkers(map: ViewProps["map"], place: Place | null, stores: NearbySt
       if (label.textContent !== text && label.textContent !== "") replay(element);
       label.textContent = text;
       element.querySelector("i")!.textContent = String(i + 1);
-      element.setAttribute("aria-label", `${s.name ?? s.id}: ${text}`);
+      element.setAttribute("aria-label", `${i + 1} ${text}: ${s.name ?? s.id}`);
       element.style.setProperty("--wait", waitColour(s.open === false ? null : s.queue?.wait_s));
       element.classList.toggle("marked", s.id === marked);
       return { id: s.id, lat: s.lat, lng: s.lng, element, anchor: "bottom" as const };
@@ -210,7 +217,7 @@ function pin(onClick: () => void): HTMLElement {
   element.type = "button";
   element.className = "pin";
   const body = document.createElement("span");
-  body.append(document.createElement("i"), document.createElement("b"));
+  body.append(document.createElement("i"), " ", document.createElement("b"));
   element.append(body);
   element.addEventListener("click", (e) => {
     e.stopPropagation();

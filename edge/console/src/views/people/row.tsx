@@ -24,7 +24,7 @@ export function Row({ store, rank, sort, speed, onOpen, onHover }: Props) {
   const age = q ? (Date.now() - Date.parse(q.updated_at)) / 1000 : 0;
   const notes = [
     sort === "fastest" && served !== null ? <b>served in {duration(served)}</b> : null,
-    q && q.usual_length !== null ? <span>{comparison(q.length, q.usual_length)}</span> : null,
+    q && comparison(q.length, q.usual_length),
     age > 300 ? <span>seen {ago(age)}</span> : null,
   ].filter((n) => n !== null);
   return (
@@ -36,8 +36,8 @@ export function Row({ store, rank, sort, speed, onOpen, onHover }: Props) {
         <span class="row-name">
           <b>{store.name ?? store.id}</b>
           <span class="soft small">
-            {distance(store.distance_m)}
-            {store.address?.city ? ` · ${store.address.city}` : ""} · <Opening open={store.open} />
+            {distance(store.distance_m)} · <Opening open={store.open} />
+            {store.address?.city ? ` · ${store.address.city}` : ""}
           </span>
         </span>
         <span class="row-wait" data-flash={flash}>
@@ -56,9 +56,11 @@ export function Opening({ open }: { open: boolean | null }) {
   return open ? <span class="is-open">open</span> : <span class="is-closed">closed</span>;
 }
 
-function comparison(now: number, usual: number): string {
-  const much = Math.max(2, usual * 0.35);
-  if (now > usual + much) return `more than the usual ${Math.round(usual)}`;
-  if (now < usual - much) return `less than the usual ${Math.round(usual)}`;
-  return "as usual";
+/** Whether it is another queue than usual, null where it is not or that is not known. */
+function comparison(now: number, usual: number | null) {
+  if (usual === null) return null;
+  const much = Math.max(2, usual * 0.4);
+  if (now > usual + much) return <span class="more">longer than the usual {Math.round(usual)}</span>;
+  if (now < usual - much) return <span class="less">shorter than the usual {Math.round(usual)}</span>;
+  return null;
 }

@@ -2,9 +2,9 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { mostFollowed, useLive } from "../../api/live";
 import { usePoll } from "../../api/service";
-import type { MapStores } from "../../api/types";
+import type { Heatmap, MapStores } from "../../api/types";
 import { wrap } from "../../map/geo";
-import { shade, type Box, type WorldMap } from "../../map/world";
+import { shade, type Box, type Stores, type WorldMap } from "../../map/world";
 
 /** Seconds between two readings of all stores. */
 const every = 30;
@@ -27,21 +27,28 @@ export function useStoresOnMap(map: WorldMap): StoresOnMap {
   const [box, setBox] = useState<Box>(() => map.box());
   useEffect(() => map.onRest(() => setBox(map.box())), [map]);
 
-  // All stores at once; where they are too many, those of a box that is somewhat larger than the view.
+  // All stores at once; where they are too many, those of a box that is somewhat larger than the view; where even those are too many,
+  // the cells of the heat map.
   const [partial, setPartial] = useState(false);
-  const around = useRef<Box | null>(null);
-  if (partial && (!around.current || !within(box, around.current))) around.current = grown(box);
-  const b = partial ? around.current : null;
-  const polled = usePoll<MapStores>(b ? `/v1/map?bbox=${[wrap(b.west), b.south, wrap(b.east), b.north].map((v) => v.toFixed(4)).join(",")}` : "/v1/map", every);
+  const [around, setAround] = useState<Box | null>(null);
+  const bbox = partial && around ? "?bbox=" + [wrap(around.west), around.south, wrap(around.east), around.north].map((v) => v.toFixed(4)).join(",") : "";
+  const polled = usePoll<MapStores>(partial && !around ? null : `/v1/map${bbox}`, every);
   const stores = polled.value;
+  const tooMany = stores !== null && !stores.complete;
   useEffect(() => {
-    if (!stores) return;
-    if (!stores.complete && !partial) return setPartial(true);
-    map.setStores(stores);
-  }, [map, stores, partial]);
+    if (tooMany) setPartial(true);
+  }, [tooMany]);
+  useEffect(() => {
+    if (partial && (!around || !within(box, around) || (tooMany && width(box) < width(around) / 4))) setAround(grown(box));
+  }, [partial, box, tooMany]);
+  const heat = usePoll<Heatmap>(tooMany && partial ? `/v1/heatmap${bbox}` : null, every);
+  useEffect(() => {
+    if (stores?.complete) map.setStores(stores);
+    else if (heat.value) map.setStores(cells(heat.value));
+  }, [map, stores, heat.value]);
 
   const inView = useMemo(() => {
-    if (!stores) return [];
+    if (!stores?.complete) return [];
     const ids: string[] = [];
     for (let i = 0; i < stores.ids.length && ids.length <= followed; i++) if (inside(box, stores.lat[i], stores.lng[i])) ids.push(stores.ids[i]);
     return ids.length <= followed ? ids : [];
@@ -67,6 +74,23 @@ export function useStoresOnMap(map: WorldMap): StoresOnMap {
 
   return { total: stores && !partial ? stores.ids.length : null, partial, error: polled.error, live: inView.length };
 }
+
+/** The cells of a heat map as entries that stand for all their stores. */
+function cells(h: Heatmap): Stores {
+  const s: Stores & { n: number[] } = { ids: [], lat: [], lng: [], wait_s: [], open: [], n: [] };
+  for (const f of h.features) {
+    const ring = f.geometry.coordinates[0].slice(1); // the first corner is also the last
+    s.ids.push(f.id);
+    s.lng.push(ring.reduce((sum, c) => sum + c[0], 0) / ring.length);
+    s.lat.push(ring.reduce((sum, c) => sum + c[1], 0) / ring.length);
+    s.wait_s.push(f.properties.mean_wait_s);
+    s.open.push(null);
+    s.n.push(f.properties.stores);
+  }
+  return s;
+}
+
+const width = (b: Box): number => b.east - b.west;
 
 function within(a: Box, b: Box): boolean {
   return a.west >= b.west && a.east <= b.east && a.south >= b.south && a.north <= b.north;

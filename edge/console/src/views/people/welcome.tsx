@@ -43,7 +43,7 @@ export function Welcome({ onChoose }: { onChoose: (place: Place, store?: string)
       ) : null}
       <p class="soft small">
         Counted by <b>{o.region}</b>
-        {behind > 10 ? `, as it was ${ago(behind)}` : ""}.
+        {behind > 10 ? `, as it was ${ago(behind)}` : ""}. All that this page shows comes from the <a href="/docs">open API</a>.
       </p>
     </>
   );
