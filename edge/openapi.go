@@ -220,7 +220,7 @@ func (r *route) operation(registry huma.Registry) *huma.Operation {
 		op.Description += fmt.Sprintf("\n\nNeeds an API key with the scope `%s`.", d.scope)
 		problems = append(problems, kindUnauthorized, kindForbidden)
 	}
-	problems = append(problems, kindInternal)
+	problems = append(problems, kindInternal, kindRateLimited)
 	byStatus := map[int][]string{}
 	for _, k := range problems {
 		byStatus[k.status] = append(byStatus[k.status], fmt.Sprintf("`%s`: %s", k.name, k.title))
@@ -233,7 +233,11 @@ func (r *route) operation(registry huma.Registry) *huma.Operation {
 			headers["WWW-Authenticate"] = &huma.Param{Description: "How to send the API key", Schema: &huma.Schema{Type: huma.TypeString}}
 		case http.StatusUpgradeRequired:
 			headers["Upgrade"] = &huma.Param{Description: "`websocket`", Schema: &huma.Schema{Type: huma.TypeString}}
-		case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		case http.StatusTooManyRequests:
+			headers["RateLimit"] = &huma.Param{Description: "What is left of the limit, and in how many seconds there is more", Schema: &huma.Schema{Type: huma.TypeString}}
+			headers["RateLimit-Policy"] = &huma.Param{Description: "The limit: so many requests in so many seconds", Schema: &huma.Schema{Type: huma.TypeString}}
+			headers["Retry-After"] = &huma.Param{Description: "Seconds after which to try again", Schema: &huma.Schema{Type: huma.TypeInteger}}
+		case http.StatusServiceUnavailable:
 			headers["Retry-After"] = &huma.Param{Description: "Seconds after which to try again", Schema: &huma.Schema{Type: huma.TypeInteger}}
 		}
 		op.Responses[strconv.Itoa(code)] = &huma.Response{Description: strings.Join(slices.Compact(kinds), "\n\n"), Headers: headers,

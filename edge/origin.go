@@ -14,7 +14,7 @@ var (
 		AllowOrigins:  []string{"*"},
 		AllowMethods:  []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete},
 		AllowHeaders:  []string{"Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", headerToken, headerRequestID},
-		ExposeHeaders: []string{headerToken, headerRegion, headerRequestID, "ETag", "Retry-After", "Idempotent-Replayed", headerNearest, headerNearestURL},
+		ExposeHeaders: []string{headerToken, headerRegion, headerRequestID, "ETag", "Retry-After", headerRateLimit, headerRatePolicy, "Idempotent-Replayed", headerNearest, headerNearestURL},
 		MaxAge:        3600,
 	})
 )

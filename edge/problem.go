@@ -48,6 +48,7 @@ var (
 	kindUpgrade            = problemKind{"upgrade-required", 426, "A WebSocket is needed", "Open it as a WebSocket (ws:// or wss://), version 13; or use GET /v1/live/sse, which is plain HTTP."}
 	kindTooManyConnections = problemKind{"too-many-connections", 429, "Too many live connections", "Close some, or follow more stores on each."}
 	kindTooManyMessages    = problemKind{"too-many-messages", 429, "Too many messages on a live connection", "Send fewer: up to 200 stores fit into one message."}
+	kindRateLimited        = problemKind{"rate-limited", 429, "Too many requests", "Wait as long as Retry-After says, and send fewer: many queues fit into one POST /v1/queues, and changes come over GET /v1/live. A key has a limit of its own."}
 	kindTooLarge           = problemKind{"too-large", 413, "The request is too large", "Send less at a time; detail names the limit."}
 	kindMedia              = problemKind{"unsupported-media-type", 415, "Unsupported media type", "Send the Content-Type that detail names."}
 	kindIdempotency        = problemKind{"idempotency-mismatch", 422, "Idempotency-Key used before with another body", "Use a new key for a new request; send the very same body to retry one."}
@@ -65,7 +66,7 @@ var (
 
 // problemKinds lists every kind, for the documentation.
 func problemKinds() []problemKind {
-	return []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindNotFound, kindMethod, kindTokenLost, kindUpgrade, kindTooManyConnections, kindTooManyMessages, kindTooLarge,
+	return []problemKind{kindMalformed, kindInvalid, kindUnauthorized, kindForbidden, kindNotFound, kindMethod, kindTokenLost, kindUpgrade, kindTooManyConnections, kindTooManyMessages, kindRateLimited, kindTooLarge,
 		kindMedia, kindIdempotency, kindInternal, kindOverloaded, kindNotReady, kindBehind, kindStoreUnavailable, kindTimeout, kindNoPrimary, kindRefused, kindNoLeader, kindUnknown}
 }
 

@@ -52,6 +52,9 @@ type Config struct {
 	// Connections bounds those of the public port that are open at a time (three quarters of the files that the process may open),
 	// ConnectionsPerAddress those from one address that is neither loopback nor a trusted proxy (1000). Negative: no limit.
 	Connections, ConnectionsPerAddress int
+	// RateAddress is how many requests a second one address may send on average (100), RateKey one API key (1000); ten seconds' worth may come
+	// at once. Addresses of loopback are not counted. Negative: no limit.
+	RateAddress, RateKey float64
 	// Live bounds live updates.
 	Live LiveConfig
 	// Steer says where the node is and how it leads clients to other regions.
@@ -71,6 +74,11 @@ func (c *Config) Validate() error {
 	}
 	if _, err := shortline.ParseStoreID(c.Region); c.Region != "" && err != nil {
 		faults = append(faults, fmt.Errorf("region: %q must be 1 to 64 letters, digits, '-', '_' or '.'", c.Region))
+	}
+	for name, perSecond := range map[string]float64{"rate-limit-address": c.RateAddress, "rate-limit-key": c.RateKey} {
+		if !(perSecond > -1e9 && perSecond < 1e9) {
+			faults = append(faults, fmt.Errorf("%s: %v is not a number of requests a second", name, perSecond))
+		}
 	}
 	if c.DetailsBytes < 0 {
 		faults = append(faults, fmt.Errorf("details-cache: %d is negative", c.DetailsBytes))
@@ -98,6 +106,8 @@ func (c *Config) defaults() {
 	}
 	setDefault(&c.Connections, max(openFiles()/4*3, 16))
 	setDefault(&c.ConnectionsPerAddress, 1000)
+	setDefault(&c.RateAddress, 100)
+	setDefault(&c.RateKey, 1000)
 	c.Live.defaults()
 }
 
@@ -135,6 +145,8 @@ type Deps struct {
 	Notes map[string]func() string
 	// Operator carries out operators' verbs; nil: there is no control plane, and this region is alone.
 	Operator Operator
+	// Rates counts what clients use at other nodes of the region (nil: each node counts alone).
+	Rates Sharer
 	// TLS is what the public port is served with (nil: without TLS).
 	TLS *tls.Config
 	// Checks are more checks of readiness, by name. They do not block.
@@ -165,6 +177,7 @@ type Server struct {
 	metrics  *metrics
 	live     *liveHub
 	conns    *connections
+	limiter  *limiter
 	tls      *tls.Config
 	// steering leads clients to other regions.
 	steering *steering
@@ -221,10 +234,12 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		deps.Elsewhere = s.steering
 	}
 	s.conns, s.tls = newConnections(&s.cfg, s.steering.trusts, registry), deps.TLS
+	s.limiter = newLimiter(&s.cfg, deps.Rates, s.now, registry)
 	s.live = newLiveHub(s, deps.Elsewhere, registry)
 
 	e := s.newEcho()
 	e.Use(crossOrigin)
+	e.Use(s.limitRate)
 	e.Use(s.steer)
 	routes := append(s.publicRoutes(), s.regionRoutes()...)
 	s.register(e, routes)
@@ -319,6 +334,7 @@ func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
 		})
 	}
 	group.Go(func() error { return s.scoreForecasts(ctx) })
+	group.Go(func() error { return s.limiter.run(ctx) })
 	group.Go(func() error { return s.outlooks.run(ctx, s.cfg.ReadLimit) })
 	living, stopLive := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error { return s.live.Run(living) })

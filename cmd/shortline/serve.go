@@ -108,6 +108,8 @@ func serveCommand(a *app, s *serveSettings) *cobra.Command {
 	s.publicTLS.bind(f)
 	f.IntVar(&s.edge.Connections, "max-connections", 0, "connections of --listen that are open at a time, without live ones; -1 for no limit (default: three quarters of the files that it may open)")
 	f.IntVar(&s.edge.ConnectionsPerAddress, "max-connections-per-address", 0, "those from one address at most, loopback and trusted proxies not counted; -1 for no limit (default: 1000)")
+	f.Float64Var(&s.edge.RateAddress, "rate-limit-address", 100, "requests a `second` from one address on average, ten times as many at once; 429 beyond; loopback is not counted; -1 for no limit")
+	f.Float64Var(&s.edge.RateKey, "rate-limit-key", 1000, "the same for requests with one API key, wherever they come from")
 	f.StringVar(&s.admin, "admin-listen", "127.0.0.1:8081", "`address` of the admin port; keep it on loopback or in a private network")
 	f.StringVar(&s.edge.Region, "region", "local", "`name` of this node's region")
 	f.BoolVar(&s.publicAdmin, "public-admin", true, "serve /admin/v1/ on the API's address too, always with a key of scope admin")
@@ -340,7 +342,7 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, re
 		return nil, err
 	}
 	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Rollups: past,
-		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Checks: n.checks(), Operator: n.operator(), TLS: s.tls, Log: log, Metrics: registry, Tracing: tracing})
+		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Checks: n.checks(), Operator: n.operator(), Rates: n.rates(), TLS: s.tls, Log: log, Metrics: registry, Tracing: tracing})
 	return n, err
 }
 

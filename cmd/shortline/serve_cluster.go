@@ -86,6 +86,14 @@ func (n *node) newCache(ctx context.Context, catalog *edge.Catalog, r prometheus
 		CellOf: catalog.CellOf, MinRev: catalog.Rev, Patient: true, Log: n.log, Registerer: r}, n.store)
 }
 
+// rates are counted together by the nodes that share a Redis.
+func (n *node) rates() edge.Sharer {
+	if n.cache == nil {
+		return nil // not a nil *Cache
+	}
+	return n.cache
+}
+
 // tap is the catalog with a second reader of its changes. That one comes first, for it must find the former places of stores.
 type tap struct {
 	*edge.Catalog
