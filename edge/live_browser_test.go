@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -16,22 +15,8 @@ import (
 	"time"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/internal/browser"
 )
-
-// chromium is the browser; the test is skipped with a line on stderr where there is none, and fails where there must be one.
-func chromium(t *testing.T) string {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("SHORTLINE_REQUIRE_SERVERS") == "1" {
-		t.Fatal("Chromium is missing; install it with: scripts/setup chromium")
-	}
-	fmt.Fprintf(os.Stderr, "SKIPPED %s: Chromium is missing; install it with: scripts/setup chromium\n", t.Name())
-	t.Skip("no Chromium")
-	return ""
-}
 
 // The page uses the module of one node, from another origin, and tells the test what it sees.
 const browserPage = `<!doctype html><meta charset="utf-8"><title>test</title><script type="module">
@@ -60,7 +45,7 @@ const bad = new Shortline({ server: "HERE", key: "sl_aaaaaaaaaaaaaaaa_nonsense" 
 </script>`
 
 func TestBrowserModule(t *testing.T) {
-	browser := chromium(t)
+	chromium := browser.Need(t)
 	there := newTestNode(t)
 	here := newTestNode(t, func(s *nodeSetup) { s.elsewhere = &to{there.api} })
 	for i, n := range []*testNode{here, there} {
@@ -89,7 +74,7 @@ func TestBrowserModule(t *testing.T) {
 		}
 	}))
 	t.Cleanup(pages.Close)
-	runBrowser(t, browser, pages.URL)
+	runBrowser(t, chromium, pages.URL)
 
 	var seen []string
 	want := func(kind, data string) {
@@ -141,10 +126,10 @@ func TestBrowserModule(t *testing.T) {
 }
 
 // runBrowser shows a page until the test ends.
-func runBrowser(t *testing.T, browser, url string) {
+func runBrowser(t *testing.T, program, url string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+	cmd := exec.CommandContext(ctx, program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-extensions", "--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", url)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it has many processes
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

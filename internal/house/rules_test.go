@@ -53,6 +53,7 @@ var rules = map[string]rule{
 	"edge/client":            {own: []string{"."}},
 	"edge/console":           {own: []string{"."}},
 	"storefile":              {own: []string{"."}, stdOnly: true},
+	"internal/browser":       {only: []string{"github.com/chromedp"}},
 	"internal/demo":          {own: []string{"."}, stdOnly: true},
 	"internal/demo/gen":      {own: []string{".", "internal/demo"}},
 	"internal/house":         {stdOnly: true},
