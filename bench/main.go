@@ -204,6 +204,7 @@ type bench struct {
 	live    liveResults
 	sized   []sizeResults
 	visible []visibleResult
+	seen    []seenResult
 	starts  []startResult
 
 	few       *dataset // of the part about failovers

@@ -99,6 +99,9 @@ func (b *bench) measureVisibility(ctx context.Context) error {
 					return err
 				}
 				b.visible = append(b.visible, res)
+				if err := b.seenLive(ctx, p, r, wan); err != nil {
+					return err
+				}
 			}
 			return nil
 		})
@@ -288,6 +291,7 @@ func (b *bench) writePlanet(w io.Writer) {
 		}
 		p.line("")
 	}
+	b.writeSeen(p)
 	if len(b.starts) > 0 {
 		p.line("### Start of a node")
 		p.line("")

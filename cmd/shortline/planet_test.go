@@ -36,6 +36,8 @@ func TestPlanet(t *testing.T) {
 				w.Errorf("the wrong one won:\n%s", strings.Join(faults, "\n"))
 			}
 		}},
+		{"live in every region", (*world).testLive},
+		{"a live client moves", (*world).testLiveMoves},
 		{"a region without database and Redis", (*world).testWithout},
 		{"no stale read", (*world).testStaleReads},
 		{"a part that ends is told", (*world).testTold},
