@@ -19,16 +19,15 @@ func newRawWriter() *rawWriter {
 	w := new(rawWriter)
 	w.do = func(fd uintptr) bool {
 		for w.n < len(w.b) {
-			n, err := syscall.Write(int(fd), w.b[w.n:])
-			if n > 0 {
+			n, errno := writeNow(fd, w.b[w.n:])
+			switch errno {
+			case 0:
 				w.n += n
-			}
-			switch err {
-			case nil, syscall.EINTR:
+			case syscall.EINTR:
 			case syscall.EAGAIN:
 				return true
 			default:
-				w.err = err
+				w.err = errno
 				return true
 			}
 		}
