@@ -100,7 +100,7 @@ func (w *world) testLive() {
 	told(10)
 	const updates = 60
 	session := new(client.Session) // one writer, in all regions
-	for i := range updates { // three more each time: people must have been served meanwhile, so that a pace is learned
+	for i := range updates {       // three more each time: people must have been served meanwhile, so that a pace is learned
 		w.setQueue(w.Nodes()[i%len(w.Nodes())], session, id, 10+3*(i+1))
 	}
 	told(10 + 3*updates)
