@@ -12,9 +12,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/geo"
+	"github.com/shortline/shortline/internal/memory"
 	"github.com/shortline/shortline/replication"
 )
 
@@ -276,6 +278,7 @@ func (s *state) arrange() {
 	slices.SortFunc(order, func(a, b placed) int { return cmp.Or(cmp.Compare(a.cell, b.cell), cmp.Compare(a.ref, b.ref)) })
 
 	var pages []*page
+	var huge memory.Huge
 	for i := range s.shards {
 		s.shards[i].refs = make(map[shortline.StoreID]geo.Ref, len(s.shards[i].refs))
 	}
@@ -298,7 +301,10 @@ func (s *state) arrange() {
 			s.shardOf(rec.id).refs[rec.id] = geo.Ref(len(pages)*pageSize + i)
 		}
 		pages = append(pages, to)
+		huge.Add(unsafe.Pointer(to), int(unsafe.Sizeof(*to)))
+		huge.Add(unsafe.Pointer(&records[0]), len(records)*int(unsafe.Sizeof(records[0])))
 	}
+	huge.Advise()
 	s.pages.Store(&pages)
 	s.arranged = true
 }

@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"github.com/shortline/shortline/geo"
+	"github.com/shortline/shortline/internal/memory"
 )
 
 // detailBlocks keeps encoded details one after the other in large blocks. A million texts are then some hundred things to
@@ -61,6 +62,20 @@ func (b *detailBlocks) text(sl *slot) string {
 	}
 }
 
+// prefetch has the processor fetch the details in the slot, which will be read soon.
+func (b *detailBlocks) prefetch(sl *slot) {
+	p := sl.details.Load()
+	w := b.window.Load()
+	if p == 0 || w == nil {
+		return
+	}
+	if i := p>>placeBits - w.first; i < uint64(len(w.blocks)) {
+		text := unsafe.Pointer(&w.blocks[i][p%maxBlock])
+		memory.PrefetchBlock(text)
+		memory.PrefetchBlock(unsafe.Add(text, memory.Block)) // most are longer; it does not matter what lies there
+	}
+}
+
 // textAt is the whole of the encoded details that begin there.
 func textAt(block []byte, at int) string {
 	n := int(binary.LittleEndian.Uint16(block[at:]))
@@ -100,7 +115,11 @@ func (b *detailBlocks) grow(size int) {
 	if old := b.window.Load(); old != nil {
 		w = window{old.first, old.blocks[:len(old.blocks):len(old.blocks)]}
 	}
-	w.blocks = append(w.blocks, make([]byte, size))
+	block := make([]byte, size)
+	var huge memory.Huge
+	huge.Add(unsafe.Pointer(&block[0]), size)
+	huge.Advise()
+	w.blocks = append(w.blocks, block)
 	b.window.Store(&w)
 	b.bytes.Add(int64(size))
 	b.used = 0

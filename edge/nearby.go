@@ -8,11 +8,13 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/geo"
+	"github.com/shortline/shortline/internal/memory"
 )
 
 // found is one store of a nearby answer.
@@ -109,20 +111,25 @@ func (s *Server) search(ctx context.Context, st *state, q *nearbyQuery, now time
 			more = true
 			return false
 		}
-		sc.found = append(sc.found, found{ref: hit.Ref, distance: hit.Distance, mark: hit.Mark})
+		sl := st.slot(hit.Ref)
+		memory.PrefetchBlock(unsafe.Pointer(sl))
+		sc.found = append(sc.found, found{ref: hit.Ref, slot: sl, distance: hit.Distance, mark: hit.Mark})
 		return true
 	})
-	// The stores lie anywhere in memory. Asking for them one right after the other, and not in the midst of the search, lets
-	// the processor fetch them at the same time.
+	// The stores lie anywhere in memory. They are not looked at in the midst of the search but one right after the other when
+	// it is over, and what comes next of each is asked for, so that the processor fetches all of it at the same time.
 	for i := range sc.found {
 		f := &sc.found[i]
-		f.slot = st.slot(f.ref)
 		f.record, f.queue = f.slot.record.Load(), f.slot.live()
+		memory.PrefetchBlock(unsafe.Pointer(f.record))
+		st.details.prefetch(f.slot)
 	}
 	for i := range sc.found {
-		if sc.found[i].record.attrs == nil { // deleted since the search began: find another one in its place
+		a := sc.found[i].record.attrs
+		if a == nil { // deleted since the search began: find another one in its place
 			return s.searchFiltered(ctx, st, q, bounds, now, sc)
 		}
+		memory.Prefetch(unsafe.Pointer(a))
 	}
 	return more, nil
 }
@@ -231,6 +238,7 @@ func (s *Server) fetchDetails(ctx context.Context, st *state, sc *scratch) {
 	sc.missing = sc.missing[:0]
 	for i := range sc.found {
 		f := &sc.found[i]
+		memory.Prefetch(unsafe.Pointer(f.record.attrs.schedule))
 		if f.details = st.detailsFor(f.slot, f.record); f.details == "" {
 			sc.missing = append(sc.missing, f.record.id)
 		}
@@ -292,7 +300,7 @@ func (s *Server) writeNearby(sc *scratch, q *nearbyQuery, pos position, now time
 	if more {
 		last := &sc.found[len(sc.found)-1]
 		b = append(b, '"')
-		b = append(b, cursor{query: q.fingerprint(), key: last.key, mark: last.mark, id: last.record.id}.String()...)
+		b = cursor{query: q.fingerprint(), key: last.key, mark: last.mark, id: last.record.id}.appendTo(b)
 		b = append(b, '"')
 	} else {
 		b = append(b, "null"...)

@@ -343,13 +343,15 @@ const (
 	cursorHead    = 1 + 3*8
 )
 
-func (c cursor) String() string {
-	b := make([]byte, 0, cursorHead+64)
-	b = append(b, cursorVersion)
+func (c cursor) String() string { return string(c.appendTo(nil)) }
+
+func (c cursor) appendTo(to []byte) []byte {
+	var room [cursorHead + 64]byte
+	b := append(room[:0], cursorVersion)
 	b = binary.LittleEndian.AppendUint64(b, c.query)
 	b = binary.LittleEndian.AppendUint64(b, math.Float64bits(c.key))
 	b = binary.LittleEndian.AppendUint64(b, uint64(c.mark))
-	return base64.RawURLEncoding.EncodeToString(append(b, c.id...))
+	return base64.RawURLEncoding.AppendEncode(to, append(b, c.id...))
 }
 
 func parseCursor(s string) (cursor, error) {

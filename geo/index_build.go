@@ -8,7 +8,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/shortline/shortline/internal/hugepages"
+	"github.com/shortline/shortline/internal/memory"
 )
 
 // Build replaces all points by those given, at once for new searches; it is much quicker than an Update of as many. A
@@ -40,9 +40,9 @@ func (x *Index) Build(points iter.Seq2[Ref, Point]) error {
 	if len(keys) > 0 {
 		t.root = x.grow(keys, spots, 0)
 		t.inners = t.root.inners()
-		var memory hugepages.Set
-		t.root.addTo(&memory)
-		memory.Advise()
+		var huge memory.Huge
+		t.root.addTo(&huge)
+		huge.Advise()
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()

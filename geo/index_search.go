@@ -1,6 +1,10 @@
 package geo
 
-import "math"
+import (
+	"math"
+
+	"github.com/shortline/shortline/internal/memory"
+)
 
 // Mark is a place in the order of distance from one point, exact to the last bit: of two hits of one search point the
 // farther one has the greater Mark. It depends on nothing but the two points, so it may be kept in a cursor, but
@@ -59,7 +63,7 @@ func (x *Index) Nearby(q Point, s Search, yield func(Hit) bool) {
 			n := f.runs[e.run].inner
 			if sibling, more := f.take(e.run); more {
 				f.push(sibling)
-				prefetch(n.kids[sibling.ref]) // it is often the next one, or the one after that
+				memory.PrefetchBlock(n.kids[sibling.ref]) // it is often the next one, or the one after that
 			}
 			e, more = l.into(f, n.branch(int(e.ref)))
 			continue

@@ -5,7 +5,7 @@ import (
 	"math/bits"
 	"unsafe"
 
-	"github.com/shortline/shortline/internal/hugepages"
+	"github.com/shortline/shortline/internal/memory"
 )
 
 // branch is a node: an inner one, a leaf with points, or empty. It is of 16 bytes, and within an inner node of 9, because
@@ -82,7 +82,7 @@ func (b branch) gather(spots []spot) []spot {
 }
 
 // addTo adds the memory of the subtree.
-func (b branch) addTo(set *hugepages.Set) {
+func (b branch) addTo(set *memory.Huge) {
 	n := b.inner()
 	if n == nil {
 		set.Add(b.at, int(b.count)*int(unsafe.Sizeof(spot{})))

@@ -36,7 +36,7 @@ type rule struct {
 // rules has an entry for every package that may exist: a new one needs a reason, and its entry here.
 var rules = map[string]rule{
 	".":                      {stdOnly: true},
-	"geo":                    {own: []string{".", "internal/hugepages"}, only: []string{"github.com/uber/h3-go", "github.com/oschwald/maxminddb-golang"}},
+	"geo":                    {own: []string{".", "internal/memory"}, only: []string{"github.com/uber/h3-go", "github.com/oschwald/maxminddb-golang"}},
 	"replication":            {own: []string{".", "geo", "internal/span"}},
 	"replication/postgres":   {own: adapter},
 	"replication/sqlite":     {own: adapter},
@@ -49,7 +49,7 @@ var rules = map[string]rule{
 	"regions/agent":          {own: []string{".", "geo", "regions", "internal/peer"}},
 	"regions/failover":       {own: []string{".", "geo", "regions", "internal/peer"}},
 	"insight":                {own: []string{".", "geo"}},
-	"edge":                   {own: []string{".", "geo", "replication", "regions", "insight", "edge/client", "edge/console", "storefile", "internal/peer", "internal/pki", "internal/span", "internal/hugepages"}},
+	"edge":                   {own: []string{".", "geo", "replication", "regions", "insight", "edge/client", "edge/console", "storefile", "internal/peer", "internal/pki", "internal/span", "internal/memory"}},
 	"edge/client":            {own: []string{"."}},
 	"edge/console":           {own: []string{"."}},
 	"storefile":              {own: []string{"."}, stdOnly: true},
@@ -57,7 +57,7 @@ var rules = map[string]rule{
 	"internal/demo":          {own: []string{"."}, stdOnly: true},
 	"internal/demo/gen":      {own: []string{".", "internal/demo"}},
 	"internal/house":         {stdOnly: true},
-	"internal/hugepages":     {stdOnly: true},
+	"internal/memory":        {stdOnly: true},
 	"internal/peer":          {own: []string{"internal/pki", "internal/span"}, only: []string{"go.opentelemetry.io/otel"}},
 	"internal/pki":           {stdOnly: true},
 	"internal/span":          {only: []string{"go.opentelemetry.io/otel"}},

@@ -1,4 +1,4 @@
-package hugepages
+package memory
 
 import (
 	"runtime"
@@ -6,12 +6,12 @@ import (
 	"unsafe"
 )
 
-func TestAdvise(t *testing.T) {
-	block := make([]byte, 8*size)
+func TestHuge(t *testing.T) {
+	block := make([]byte, 8*hugePage)
 	for i := range block {
 		block[i] = byte(i)
 	}
-	var s Set
+	var s Huge
 	s.Add(unsafe.Pointer(&block[0]), len(block))
 	sum := 0
 	for _, n := range s.used {
@@ -31,16 +31,16 @@ func TestAdvise(t *testing.T) {
 
 // TestSparse sees that a few bytes here and there do not make the process grow.
 func TestSparse(t *testing.T) {
-	block := make([]byte, 8*size)
-	var s Set
-	for at := 0; at < len(block); at += size {
+	block := make([]byte, 8*hugePage)
+	var s Huge
+	for at := 0; at < len(block); at += hugePage {
 		s.Add(unsafe.Pointer(&block[at]), dense/2)
 	}
 	if n := s.Advise(); n != 0 {
 		t.Errorf("%d pages for a thousandth of them", n)
 	}
 	runtime.KeepAlive(block)
-	var none Set
+	var none Huge
 	if n := none.Advise(); n != 0 {
 		t.Errorf("%d pages for nothing", n)
 	}
