@@ -18,7 +18,7 @@ export CGO_ENABLED = 1
 .PHONY: help run build console test check bench fuzz clean rules
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: build ## start three regions with demo data on this machine, or one node where PostgreSQL and Redis cannot be had (ONE=1: one node)
 	@if [ -z "$(ONE)" ] && scripts/setup redis postgres; then \
@@ -80,6 +80,19 @@ rules: ## check the rules and alerts in deploy/prometheus with promtool (part of
 		echo "==> SKIPPED: no promtool: deploy/prometheus is not checked"; [ -z "$$CI" ]; \
 	fi
 
+vulnerable: ## look for known faults in what the program uses, where the database can be reached (part of make check)
+	@echo "==> govulncheck"
+	@scripts/vulnerabilities
+
+ship: ## make in dist/ what is released: program, SBOM, Debian package, sums
+	@scripts/setup go cc
+	@scripts/ship
+
+reproducible: ## build the program twice, in two folders, and compare; takes minutes
+	@scripts/setup go cc
+	@echo "==> building twice"
+	@scripts/reproducible
+
 bench: ## measure: Go benchmarks, then HTTP, Redis and PostGIS on the same stores (BENCH=regexp, BENCHTIME=, ARGS=)
 	@scripts/setup go cc
 	@echo "==> go test -bench '$(BENCH)' $(BENCH_PKGS)"
@@ -98,6 +111,6 @@ fuzz: ## fuzz each target in turn (FUZZTIME=1m)
 	done
 
 clean: ## remove what make build and make test left (never the data folder)
-	@echo "==> removing bin/"
-	@rm -rf bin
+	@echo "==> removing bin/ and dist/"
+	@rm -rf bin dist
 	@find . -path './.?*' -prune -o \( -name '*.test' -o -name '*.prof' \) -type f -exec rm -f {} +
