@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/shortline/shortline/internal/planet"
 	"github.com/shortline/shortline/replication/postgres"
@@ -252,5 +253,142 @@ func TestUnitsAreHardened(t *testing.T) {
 	// 100 is everything, 0 nothing; a change that opens the units has to be meant.
 	if out, err := exec.Command("systemd-analyze", append([]string{"security", "--offline=true", "--threshold=20"}, files...)...).CombinedOutput(); err != nil {
 		t.Errorf("systemd-analyze security: %v\n%s", err, out)
+	}
+}
+
+// composeService is what of a service in compose.yaml is looked at.
+type composeService struct {
+	Image       string
+	User        string
+	ReadOnly    bool     `yaml:"read_only"`
+	CapDrop     []string `yaml:"cap_drop"`
+	SecurityOpt []string `yaml:"security_opt"`
+	Ports       []string
+	Volumes     []string
+	Environment map[string]string
+	Hostname    string
+}
+
+// The containers' own folders are read-only, they run as nobody in particular, and only this machine reaches them; what their settings
+// name is there.
+func TestCompose(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(deployDir, "container/compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c struct {
+		Services map[string]composeService
+		Volumes  map[string]any
+	}
+	if err := yaml.Unmarshal(text, &c); err != nil {
+		t.Fatal(err)
+	}
+	hosts := regexp.MustCompile(`\b((?:us-east|eu-west|ap-southeast)-(?:node|db|redis))[:/]`)
+	regions := 0
+	for name, s := range c.Services {
+		if name == "certificates" {
+			continue // it gives files to their owners, and ends
+		}
+		if !s.ReadOnly || s.User == "" || s.User == "root" || strings.Join(s.CapDrop, "") != "ALL" || strings.Join(s.SecurityOpt, "") != "no-new-privileges:true" || s.Hostname != name {
+			t.Errorf("%s is not bounded: %+v", name, s)
+		}
+		for _, p := range s.Ports {
+			if !strings.HasPrefix(p, "127.0.0.1:") {
+				t.Errorf("%s: port %s is open to others", name, p)
+			}
+		}
+		for _, v := range s.Volumes {
+			if volume, _, _ := strings.Cut(v, ":"); !strings.HasPrefix(v, ".") {
+				if _, ok := c.Volumes[volume]; !ok {
+					t.Errorf("%s: there is no volume %s", name, volume)
+				}
+			}
+		}
+		for key, value := range s.Environment {
+			for _, m := range hosts.FindAllStringSubmatch(value, -1) {
+				if _, ok := c.Services[m[1]]; !ok {
+					t.Errorf("%s: %s names %s, which is no service", name, key, m[1])
+				}
+			}
+		}
+		if s.Environment["SHORTLINE_LISTEN"] != "" {
+			regions++
+		}
+	}
+	if regions != 3 || len(c.Services) != 10 {
+		t.Errorf("%d nodes in %d services", regions, len(c.Services))
+	}
+}
+
+// Images run the program as somebody without rights, and begin with something that has a version.
+func TestDockerfile(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(deployDir, "container/Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := exec.Command("go", "list", "-m", "-f", "{{.GoVersion}}").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := map[string]string{}
+	stage := ""
+	for line := range strings.Lines(string(text)) {
+		switch f := strings.Fields(line); {
+		case len(f) == 4 && f[0] == "FROM":
+			stage = f[3]
+			if !strings.Contains(f[1], ":") || strings.HasSuffix(f[1], ":latest") {
+				t.Errorf("%s begins with %s, whatever that is today", stage, f[1])
+			}
+			if version, ok := strings.CutPrefix(f[1], "golang:"); ok && !strings.HasPrefix(strings.TrimSpace(string(want)), strings.TrimSuffix(version, "-bookworm")) {
+				t.Errorf("%s is not the Go %s of go.mod", f[1], want)
+			}
+		case len(f) == 2 && f[0] == "USER":
+			users[stage] = f[1]
+		}
+	}
+	if users["node"] != "65532:65532" || users["db"] != "postgres" {
+		t.Errorf("they run as %v", users)
+	}
+}
+
+// What the package installs is there, with the paths that the units name.
+func TestPackage(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(deployDir, "debian/nfpm.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c struct {
+		Contents []struct{ Src, Dst string }
+		Scripts  map[string]string
+	}
+	if err := yaml.Unmarshal(text, &c); err != nil {
+		t.Fatal(err)
+	}
+	installed := map[string]bool{}
+	for _, f := range c.Contents {
+		installed[f.Dst] = true
+		if f.Src != "" && !strings.HasPrefix(f.Src, "dist/") {
+			if _, err := os.Stat(filepath.Join("../..", f.Src)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for _, file := range c.Scripts {
+		if out, err := exec.Command("sh", "-n", filepath.Join("../..", file)).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", file, err, out)
+		}
+	}
+	units, err := filepath.Glob(filepath.Join(deployDir, "systemd/*.service"))
+	if err != nil || len(units) < 3 {
+		t.Fatalf("%v, %v", units, err)
+	}
+	for _, file := range units {
+		if !installed["/usr/lib/systemd/system/"+filepath.Base(file)] {
+			t.Errorf("%s is not in the package", file)
+		}
+		u := readUnit(t, strings.TrimSuffix(filepath.Base(file), ".service"), t.TempDir())
+		if program := strings.Fields(u.lines["ExecStart"][0])[0]; !installed[program] {
+			t.Errorf("%s runs %s, which is not in the package", file, program)
+		}
 	}
 }
