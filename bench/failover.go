@@ -41,6 +41,8 @@ type failoverSeries struct {
 	late   int    // acknowledgements of the isolated side after its lease
 	cut    string // why it ended before its time, "" if it did not
 	writes int    // acknowledged in all
+	// writeRate and readRate are what was sent a second.
+	writeRate, readRate int
 }
 
 // measureFailover changes the primary in every way, over and over. What has been measured when it is cut short is in the report.
@@ -96,7 +98,7 @@ func (b *bench) series(ctx context.Context, p *planet.Planet, s *failoverSeries)
 		}
 	}
 	t := &world{Planet: p, ctx: ctx}
-	if t.load, err = startSteady(ctx, p, b.failoverWrites, b.failoverReads, s.kind); err != nil {
+	if err := b.bearable(t, s); err != nil {
 		return err
 	}
 	defer t.load.stop()
@@ -112,6 +114,46 @@ func (b *bench) series(ctx context.Context, p *planet.Planet, s *failoverSeries)
 			millis(time.Duration(r.entry.PauseMS*1e6)), l.Writes, l.Reads, l.FailedWrites, l.FailedReads, millis(l.Slowest), marks(r.entry.Steps), strings.Join(append([]string{""}, l.Faults...), "\n          "))
 	}
 	return t.settle(s)
+}
+
+// bearable starts the load, or half of it, and so on, until the machine bears it while nothing happens: past that, what is measured is
+// the queue in front of the processors.
+func (b *bench) bearable(t *world, s *failoverSeries) (err error) {
+	s.writeRate, s.readRate = b.failoverWrites, b.failoverReads
+	for n := 0; ; n++ {
+		if t.load, err = startSteady(t.ctx, t.Planet, s.writeRate, s.readRate, fmt.Sprintf("%s-%d", s.kind, n)); err != nil {
+			return err
+		}
+		if _, err := t.rest(); err != nil {
+			t.load.stop()
+			return err
+		}
+		if _, err := t.load.ask(steadyCommand{Tell: true}); err != nil {
+			return err
+		}
+		const look = 3
+		time.Sleep(look * time.Second)
+		l, err := t.load.ask(steadyCommand{Tell: true})
+		if err != nil {
+			return err
+		}
+		if float64(l.Writes) >= 0.95*look*float64(s.writeRate) && float64(l.Reads) >= 0.95*look*float64(s.readRate) && l.Pause < 200*time.Millisecond && l.ReadP99 < 100*time.Millisecond || n == 4 {
+			return nil
+		}
+		b.say("failover: the machine does not bear %d writes and %d reads a second (%d and %d done in %d s, %s the longest between two writes): half of that is sent", s.writeRate, s.readRate, l.Writes, l.Reads, look, millis(l.Pause))
+		if _, err := t.load.ask(steadyCommand{Tell: true, Settle: true}); err != nil {
+			return err
+		}
+		t.load.stop()
+		// What is acknowledged is counted from nothing again, and so are the queues.
+		for i := range fewStores - 1 {
+			length := 0
+			if _, err := t.client("").SetQueue(t.ctx, shortline.QueueUpdate{ID: storeID(i), Length: &length}, client.WriteOptions{}); err != nil {
+				return err
+			}
+		}
+		s.writeRate, s.readRate = max(1, s.writeRate/2), s.readRate/2
+	}
 }
 
 // settle ends the load and holds what was acknowledged against the database.

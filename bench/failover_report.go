@@ -52,11 +52,11 @@ func (b *bench) writeFailover(w io.Writer) {
 	p := printer{w}
 	p.line("### Changes of the primary")
 	p.line("")
-	p.line("Three regions with two nodes each, a PostgreSQL and a Redis Cluster of three; quorum commit, `fsync` on. %d writes and %d reads a second from a process of its own, sent without", b.failoverWrites, b.failoverReads)
+	p.line("Three regions with two nodes each, a PostgreSQL and a Redis Cluster of three; quorum commit, `fsync` on. the writes and reads a second of the table, or the half of them that the machine bears, come from a process of its own, sent without")
 	p.line("waiting for earlier ones, every other read with a token; where a region is killed or cut off, to the others. Pause: the longest time without an acknowledged write, as the clients saw it.")
 	p.line("Failed: answered with anything but success, reads that went back within a session among them. Lost: acknowledged, and not in the database at the end.")
 	p.line("")
-	p.head("what", "wan", "runs", "pause p50", "p99", "max", "writes", "reads", "failed writes", "failed reads", "lost", "twice", "back as a standby p50", "")
+	p.head("what", "wan", "writes and reads a second", "runs", "pause p50", "p99", "max", "writes", "reads", "failed writes", "failed reads", "lost", "twice", "back as a standby p50", "")
 	for _, s := range b.failovers {
 		var pauses, homes []time.Duration
 		writes, reads, failedWrites, failedReads := 0, 0, 0, 0
@@ -72,7 +72,7 @@ func (b *bench) writeFailover(w io.Writer) {
 			back = seconds(home)
 		}
 		ok := s.cut == "" && s.lost+s.twice+s.late+failedReads+failedWrites == 0 && s.met(p50, p99, most)
-		p.row(s.what(), fmt.Sprint(s.wan), fmt.Sprint(len(s.runs)), seconds(p50), seconds(p99), seconds(most), thousands(writes), thousands(reads),
+		p.row(s.what(), fmt.Sprint(s.wan), fmt.Sprintf("%d, %d", s.writeRate, s.readRate), fmt.Sprint(len(s.runs)), seconds(p50), seconds(p99), seconds(most), thousands(writes), thousands(reads),
 			fmt.Sprint(failedWrites), fmt.Sprint(failedReads), fmt.Sprint(s.lost), fmt.Sprint(s.twice), back, met(ok))
 	}
 	p.line("")

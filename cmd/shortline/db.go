@@ -168,7 +168,7 @@ func (s *dbSettings) open(stderr io.Writer, log *slog.Logger, registry *promethe
 		return driver{db, func(ctx context.Context) error { <-ctx.Done(); return nil }, s.listen}, err
 	}
 	s.cfg.Log, s.cfg.Registerer, s.cfg.BeginEpoch = log, registry, beginEpoch
-	s.cfg.Output = func(line string) { _, _ = fmt.Fprintln(stderr, s.region+"-postgres | "+line) }
+	s.cfg.Output = func(line string) { _, _ = fmt.Fprintln(stderr, "postgres | "+line) }
 	db, err := agent.New(s.cfg)
 	if err != nil {
 		return driver{}, err

@@ -377,6 +377,9 @@ func (d *directory) run(ctx context.Context) error {
 		d.mu.Unlock()
 		select {
 		case <-agreed:
+			if d.gossip != nil {
+				d.gossip.Refresh() // routing and what the others hear of this node do not wait for the next second
+			}
 		case <-seen:
 		case <-ctx.Done():
 			return nil

@@ -162,7 +162,10 @@ func checkName(name string) error {
 	return nil
 }
 
-func quoteSetting(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+// quoteSetting is for files of settings, and for ALTER SYSTEM with text that has no backslash: only the former know escapes.
+func quoteSetting(s string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, "'", "''").Replace(s) + "'"
+}
 
 func quoteConninfo(s string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"

@@ -67,10 +67,8 @@ func (a *Agent) detach(ctx context.Context) error {
 		return err
 	}
 	defer conn.done()
-	for _, sql := range []string{"ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"} {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return err
-		}
+	if _, err := a.change(ctx, conn, []setting{{conninfo, ""}}); err != nil {
+		return err
 	}
 	// A session's own view of the setting follows the server's; by the time that it is empty here, the process that starts
 	// receivers may still have the old one. It drops a receiver when it reads the new one, so look again once it had the time to.

@@ -150,22 +150,8 @@ func (a *Agent) set(ctx context.Context, values ...setting) error {
 		return err
 	}
 	defer conn.done()
-	if a.persists(values) {
-		if ok, err := inForce(ctx, conn.Conn, values); ok && err == nil {
-			return nil
-		}
-	}
-	for _, v := range values {
-		sql := "ALTER SYSTEM SET " + v.name + " = " + quoteLiteral(v.value)
-		if v.value == "" && v.name == readOnly {
-			sql = "ALTER SYSTEM RESET " + v.name
-		}
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("set %s: %w", v.name, err)
-		}
-	}
-	if _, err := conn.Exec(ctx, "SELECT pg_reload_conf()"); err != nil {
-		return fmt.Errorf("reload the settings: %w", err)
+	if done, err := a.change(ctx, conn, values); done || err != nil {
+		return err
 	}
 	// A session that is there reads them by itself. Those that begin have what the server itself has read.
 	return poll(ctx, "new sessions have the settings", 3*time.Millisecond, func(ctx context.Context) (bool, error) {
@@ -179,6 +165,31 @@ func (a *Agent) set(ctx context.Context, values ...setting) error {
 		defer hangUp(fresh)
 		return inForce(ctx, fresh, values)
 	})
+}
+
+// change writes those settings that are other ones and tells the server to read them. done says that all were so already.
+func (a *Agent) change(ctx context.Context, conn *session, values []setting) (done bool, err error) {
+	if a.persists(values) {
+		if ok, err := inForce(ctx, conn.Conn, values); ok && err == nil {
+			return true, nil
+		}
+	}
+	for _, v := range values {
+		if a.persists([]setting{v}) {
+			continue
+		}
+		sql := "ALTER SYSTEM SET " + v.name + " = " + quoteLiteral(v.value)
+		if v.value == "" && v.name == readOnly {
+			sql = "ALTER SYSTEM RESET " + v.name
+		}
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return false, fmt.Errorf("set %s: %w", v.name, err)
+		}
+	}
+	if _, err := conn.Exec(ctx, "SELECT pg_reload_conf()"); err != nil {
+		return false, fmt.Errorf("reload the settings: %w", err)
+	}
+	return false, nil
 }
 
 // persists tells whether the file that ALTER SYSTEM writes has the values already. It never says so of a fence.

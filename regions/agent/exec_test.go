@@ -116,12 +116,12 @@ func TestExecRefuses(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e, say := program(t, test.verbs)
-			if test.name == "hangs" {
-				e.cfg.Timeout = 300 * time.Millisecond
-			}
 			say(test.first)
 			if _, err := e.Status(ctx); err != nil {
 				t.Fatal(err)
+			}
+			if test.name == "hangs" {
+				e.cfg.Timeout = 300 * time.Millisecond
 			}
 			e.last.At = time.Time{} // asks again
 			say(test.second)

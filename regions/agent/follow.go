@@ -139,7 +139,14 @@ func (a *Agent) attach(ctx context.Context, conn *pgx.Conn, primary regions.ID, 
 	if err := a.mem().update(func(r *remembered) { r.Role, r.Epoch, r.Upstream, r.Rejoin = regions.RoleStandby, epoch, primary, nil }); err != nil {
 		return err
 	}
-	return a.set(ctx, setting{slotName, regionSlot(a.cfg.Region)}, setting{conninfo, a.conninfo(primary)})
+	own, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer own.done()
+	// Whoever starts the receiver reads them by itself; no new session has to have them.
+	_, err = a.change(ctx, own, []setting{{slotName, regionSlot(a.cfg.Region)}, {conninfo, a.conninfo(primary)}})
+	return err
 }
 
 // makeSlot makes this region's slot at a peer's server, anew where it has lost its log.

@@ -164,8 +164,11 @@ func (n *Node) proposed(ctx context.Context, p proposal) (outcome, error) {
 // applyTimeout bounds how long the leader works on a proposal.
 const applyTimeout = 5 * time.Second
 
-// apply brings a command into force if this node leads.
+// apply brings a command into force if this node leads. A restore is none for a control plane that runs.
 func (n *Node) apply(ctx context.Context, c regions.Command) (outcome, error) {
+	if c.Restore != nil {
+		return outcome{Refused: &regions.RefusedError{Rule: regions.RuleInvalid, Detail: "a control plane that runs is not restored; see shortline control restore"}}, nil
+	}
 	l := n.life.Load()
 	leader, _ := n.Leader()
 	if l == nil {

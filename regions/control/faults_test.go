@@ -309,6 +309,12 @@ func TestRestoreWithASoleVoter(t *testing.T) {
 	if err != nil || view.State.ClusterID != "test-1" || len(text) == 0 {
 		t.Fatalf("%+v, %v", view, err)
 	}
+	for _, name := range []string{"a", "b", "c"} { // whoever leads
+		var refused *regions.RefusedError
+		if err := w.propose(name, regions.Command{Restore: &regions.Restore{Primary: "b", Epoch: 99}}); !errors.As(err, &refused) || refused.Rule != regions.RuleInvalid {
+			t.Errorf("a restore of a control plane that runs: %v", err)
+		}
+	}
 	restore := RestoreConfig{Cluster: "test", Dir: w.folder("c"), Region: "c", Primary: "b", By: "an operator", Why: "two regions burnt down", Now: time.Unix(1_800_000_000, 0)}
 	if _, _, _, err := Restore(restore); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("while the node runs: %v", err)
