@@ -408,9 +408,18 @@ func (p *plane) wired() wiring {
 }
 
 // setUp brings the state into being, once, at whoever leads a control plane that has none: which region is the primary, its
-// database says. It waits until every agent has answered, so that two primaries are found out.
+// database says. It waits until every agent has answered, so that two primaries are found out. After that it brings in regions that
+// the settings name and nobody knows, drained.
 func (p *plane) setUp(ctx context.Context) error {
-	for said := ""; p.node.State().ClusterID == "" && ctx.Err() == nil; {
+	for said := ""; ctx.Err() == nil; {
+		if s := p.state(); s != nil {
+			p.bringIn(ctx, s)
+			select {
+			case <-ctx.Done():
+			case <-time.After(2 * time.Second):
+			}
+			continue
+		}
 		if _, ok := p.node.Leading(); ok && len(p.s.dbAgents) > 0 {
 			why := ""
 			if b, err := p.firstState(ctx); err != nil {
@@ -436,28 +445,58 @@ func (p *plane) setUp(ctx context.Context) error {
 	return nil
 }
 
-func (p *plane) firstState(ctx context.Context) (*regions.Bootstrap, error) {
-	var id [8]byte
-	_, _ = rand.Read(id[:]) // never returns an error
-	b := &regions.Bootstrap{Cluster: p.s.deployment, ClusterID: hex.EncodeToString(id[:]), Async: p.s.async}
-	names := make([]string, 0, len(p.s.controlVoters))
-	for name := range p.s.controlVoters {
+// bringIn adds the regions that the settings name and the state lacks, if this node leads: an operator has put them into service
+// once their nodes and databases run.
+func (p *plane) bringIn(ctx context.Context, s *regions.State) {
+	if _, leads := p.node.Leading(); !leads {
+		return
+	}
+	for _, r := range p.s.named() {
+		if _, known := s.Regions[r.ID]; known {
+			continue
+		}
+		call, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := p.node.Propose(call, regions.Command{At: time.Now().UTC(), By: p.s.name(), Why: "named by --control-voters or --db-agents", Region: &regions.Change{Region: r.ID, Add: &r}})
+		cancel()
+		if err != nil {
+			p.log.Warn("a region that is new is not brought in yet", "region", r.ID, "err", err)
+		} else {
+			p.log.Info("a region was brought in, drained; put it into service with shortline region undrain", "region", r.ID)
+		}
+	}
+}
+
+// named are the regions of the settings, in order of their names.
+func (s *serveSettings) named() []regions.Region {
+	names := make([]string, 0, len(s.controlVoters))
+	for name := range s.controlVoters {
 		names = append(names, name)
 	}
-	for name := range p.s.dbAgents {
+	for name := range s.dbAgents {
 		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
-	var faults []string
-	for _, name := range names {
-		r := regions.Region{ID: regions.ID(name), Agent: p.s.dbAgents[name], Witness: p.s.dbAgents[name] == ""}
+	all := make([]regions.Region, len(names))
+	for i, name := range names {
+		r := regions.Region{ID: regions.ID(name), Agent: s.dbAgents[name], Witness: s.dbAgents[name] == ""}
 		r.Point, _ = regions.KnownPoint(r.ID)
-		if at, ok := p.s.places[name]; ok {
+		if at, ok := s.places[name]; ok {
 			r.Point, _ = parsePoint(at) // checked with the settings
 		}
-		b.Regions = append(b.Regions, r)
+		all[i] = r
+	}
+	return all
+}
+
+func (p *plane) firstState(ctx context.Context) (*regions.Bootstrap, error) {
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never returns an error
+	b := &regions.Bootstrap{Cluster: p.s.deployment, ClusterID: hex.EncodeToString(id[:]), Async: p.s.async, Regions: p.s.named()}
+	var faults []string
+	for _, r := range b.Regions {
+		name := r.ID
 		if r.Witness {
 			continue
 		}

@@ -150,13 +150,31 @@ func (a *Agent) kill(p *process) error {
 	}
 }
 
+// endOrphans ends processes whose server was killed: they serve nobody, and some wait for ever for a client or a standby. Those of a
+// server that lives are left alone. It returns what is left.
+func (a *Agent) endOrphans() (left []int) {
+	if lines, err := lockFile(a.cfg.Data); err == nil && len(lines) > 0 {
+		if pid, err := strconv.Atoi(strings.TrimPrefix(lines[0], "-")); err == nil && serves(pid, a.cfg.Data) { // "-": a single user's
+			return descendants(0, a.cfg.Data)
+		}
+	}
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if left = descendants(0, a.cfg.Data); len(left) == 0 || time.Now().After(end) {
+			return left
+		}
+		for _, pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
 // start starts the server as its role demands and returns when the process is there; see ready. A primary begins fenced.
 // With safe, nobody but the agent reaches it and nothing can be written. The caller holds busy.
 func (a *Agent) start(safe bool) error {
 	if a.server.Load().running() {
 		return errors.New("start the server: it runs already")
 	}
-	if left := descendants(0, a.cfg.Data); len(left) > 0 {
+	if left := a.endOrphans(); len(left) > 0 {
 		return fmt.Errorf("start the server: processes %v of the last one are still there", left)
 	}
 	if err := a.writeSettings(safe); err != nil {

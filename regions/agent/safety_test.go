@@ -78,7 +78,11 @@ func TestStartedPrimaryIsFenced(t *testing.T) {
 		t.Errorf("confirmed: %+v", s)
 	}
 
-	// So it is after a crash of the server alone.
+	// So it is after a crash of the server alone, also where a process of it cannot notice that and lingers on.
+	for _, pid := range descendants(s.PID, w.cfg[id].Data) {
+		check(t, syscall.Kill(pid, syscall.SIGSTOP))
+		break
+	}
 	check(t, syscall.Kill(s.PID, syscall.SIGKILL))
 	again := w.await(id, "started again", func(now regions.DatabaseStatus) bool { return now.Role == regions.RolePrimary && now.PID != s.PID })
 	if !again.Fenced || w.writable(id, 6) {

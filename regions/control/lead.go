@@ -75,6 +75,8 @@ type duty struct {
 	rotation  int
 	nextCheck time.Duration // of the voters
 	slow      bool          // this voter is slow to ask for votes
+	// gone are voters that --control-voters does not name any more and that do not answer, with since when.
+	gone map[regions.ID]time.Duration
 }
 
 func (d *duty) look(ctx context.Context) error {
@@ -241,6 +243,38 @@ func (d *duty) reconcile(ctx context.Context) {
 		if err != nil {
 			d.n.log.Warn("taking a voter in", "voter", id, "err", err)
 		}
+		return // one at a time
+	}
+	d.remove(ctx, has)
+}
+
+// removeAfter is for how many heartbeats a voter that nobody names any more must not have answered until it is removed: while nodes
+// are restarted with other voters one by one, some still name it.
+const removeAfter = 30
+
+// remove ends the vote of one that the settings do not name any more and that is gone; until then it counts for the majority.
+func (d *duty) remove(ctx context.Context, has map[regions.ID]raft.ServerSuffrage) {
+	if d.gone == nil {
+		d.gone = map[regions.ID]time.Duration{}
+	}
+	now := d.n.cfg.Clock()
+	for _, id := range sorted(has) {
+		if _, named := d.n.cfg.Voters[id]; named || !d.isDown(id) {
+			delete(d.gone, id)
+			continue
+		}
+		if _, ok := d.gone[id]; !ok {
+			d.gone[id] = now
+		}
+		if now-d.gone[id] < removeAfter*d.n.cfg.Heartbeat {
+			continue
+		}
+		d.n.log.Warn("a voter that is not named any more and does not answer is removed", "voter", id)
+		if err := d.wait(ctx, d.raft.RemoveServer(raft.ServerID(id), 0, applyTimeout), applyTimeout); err != nil {
+			d.n.log.Warn("removing a voter", "voter", id, "err", err)
+			return
+		}
+		delete(d.gone, id)
 		return // one at a time
 	}
 }
