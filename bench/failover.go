@@ -237,7 +237,7 @@ func (t *world) switchOver(c *regions.Cluster) (r failoverResult, err error) {
 		return err
 	})
 	if err == nil {
-		r.entry, err = t.entry(c.PrimaryEpoch)
+		r.entry, err = t.entry(c.PrimaryEpoch, "")
 	}
 	return r, err
 }
@@ -262,7 +262,7 @@ func (t *world) failOver(c *regions.Cluster, s *failoverSeries) (r failoverResul
 	if err != nil {
 		return r, err
 	}
-	if r.entry, err = t.entry(c.PrimaryEpoch); err != nil {
+	if r.entry, err = t.entry(c.PrimaryEpoch, old); err != nil {
 		return r, err
 	}
 	if s.kind == "isolate" && t.acknowledges(gone) {
@@ -428,10 +428,10 @@ func (t *world) await(what string, ok func(*regions.Cluster) bool) (*regions.Clu
 	return nil, fmt.Errorf("still not: %s; the control plane says %.2000s", what, last)
 }
 
-// entry is the change of the primary after an epoch.
-func (t *world) entry(after uint64) (regions.Entry, error) {
+// entry is the change of the primary after an epoch, asked of another region than one that may be cut off.
+func (t *world) entry(after uint64, but regions.ID) (regions.Entry, error) {
 	var a struct{ History []regions.Entry }
-	_, err := t.client("").AdminGet(t.ctx, "history", &a)
+	_, err := t.client(but).AdminGet(t.ctx, "history", &a)
 	for _, e := range a.History {
 		if e.PauseMS > 0 && e.Epoch > after {
 			return e, nil
