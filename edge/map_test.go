@@ -3,6 +3,9 @@ package edge_test
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/shortline/shortline"
@@ -86,5 +89,30 @@ func TestMapShowsWaits(t *testing.T) {
 	n.get(t, "/v1/map").want(t, 200).json(t, &a)
 	if len(a.IDs) != 1 || a.IDs[0] != "b" {
 		t.Errorf("after it was deleted: %v", a.IDs)
+	}
+}
+
+// BenchmarkMapHandler asks for all of 25,000 stores, as a map does.
+func BenchmarkMapHandler(b *testing.B) {
+	n := newTestNode(b)
+	random := rand.New(rand.NewPCG(7, 8))
+	stores := make([]shortline.Store, 25_000)
+	for i := range stores {
+		stores[i] = shortline.Store{ID: shortline.StoreID(fmt.Sprintf("store-%06d", i)), Name: fmt.Sprintf("Corner of %d", i), Lat: math.Asin(2*random.Float64()-1) * 180 / math.Pi, Lng: random.Float64()*360 - 180,
+			Timezone: "America/New_York", Hours: "Mo-Fr 06:00-21:00; Sa-Su 07:00-20:00"}
+	}
+	n.load(b, stores)
+	handler, w := n.server.Handler(), &discard{header: http.Header{}}
+	for name, path := range map[string]string{"world": "/v1/map", "city": "/v1/map?bbox=-74.3,40.4,-73.6,41"} {
+		b.Run(name, func(b *testing.B) {
+			r := httptest.NewRequest(http.MethodGet, path, nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				clear(w.header)
+				if handler.ServeHTTP(w, r); w.status != http.StatusOK {
+					b.Fatal(w.status)
+				}
+			}
+		})
 	}
 }

@@ -121,7 +121,7 @@ function ConnectionLine() {
     online: c.region,
     elsewhere: `${c.home} is away: now ${c.region}`,
     locked: "a key is needed",
-    lost: "no region answers; trying again",
+    lost: "no region answers",
     offline: "offline",
   }[c.state];
   return (
