@@ -129,6 +129,9 @@ func (s *serveSettings) name() string {
 			host = name
 		}
 	}
+	if port == "" { // a node alone
+		return s.edge.Region + "/" + host
+	}
 	return s.edge.Region + "/" + net.JoinHostPort(host, port)
 }
 
