@@ -205,6 +205,7 @@ type bench struct {
 	sized   []sizeResults
 	visible []visibleResult
 	seen    []seenResult
+	quorum  []quorumResult
 	starts  []startResult
 
 	few       *dataset // of the part about failovers
