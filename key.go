@@ -40,6 +40,8 @@ type Key struct {
 	Hash      [sha256.Size]byte `json:"-"`
 	CreatedAt time.Time         `json:"created_at"`
 	RevokedAt *time.Time        `json:"revoked_at,omitempty"`
+	// ExpiresAt is when the key ends by itself; nil: never.
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 	Rev       uint64            `json:"-"`
 }
 
@@ -82,6 +84,11 @@ func ParseKey(text string) (KeyID, [sha256.Size]byte, error) {
 // Matches tells in constant time whether the hash is that of the key's secret, and that the key is not revoked.
 func (k *Key) Matches(hash [sha256.Size]byte) bool {
 	return subtle.ConstantTimeCompare(k.Hash[:], hash[:]) == 1 && k.RevokedAt == nil
+}
+
+// Ended tells whether the key is revoked or has expired.
+func (k *Key) Ended(now time.Time) bool {
+	return k.RevokedAt != nil || k.ExpiresAt != nil && !now.Before(*k.ExpiresAt)
 }
 
 // Allows tells whether the key has the scope; admin has every one.

@@ -44,6 +44,9 @@ func (s *Server) bearer(r *http.Request) (*shortline.Key, error) {
 		}
 		return nil, unauthorized("this API key is not known here; list the keys with: shortline keys list")
 	}
+	if key.Ended(s.now()) {
+		return nil, unauthorized("this API key has expired; make another with: shortline keys create, or next time in good time with: shortline keys rotate")
+	}
 	return key, nil
 }
 
@@ -103,6 +106,7 @@ func (s *Server) adminGuard(addr net.Addr) http.Handler {
 		if err := s.guardAdmin(r, loopback); err != nil {
 			w.Header()[headerRegion] = s.regionHeader
 			w.Header()[headerRequestID] = requestID(r.Header)
+			s.audit(r, "the admin port", w.Header()[headerRequestID][0], asAPIError(err).kind.status, asAPIError(err))
 			_ = writeProblem(w, r.Method == http.MethodHead, asAPIError(err))
 			return
 		}

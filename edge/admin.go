@@ -96,6 +96,13 @@ type KeyRequest struct {
 	Name   string              `json:"name" minLength:"1" maxLength:"200" doc:"Who or what the key is for"`
 	Scopes []shortline.Scope   `json:"scopes" minItems:"1" doc:"queue:write, stores:write, read, admin"`
 	Stores []shortline.StoreID `json:"stores,omitempty" maxItems:"1000" doc:"The stores that queue:write is for; all where absent"`
+	// ExpiresAt is when the key ends by itself.
+	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"When the key ends by itself; never where absent"`
+}
+
+// RotateRequest asks for a successor of a key.
+type RotateRequest struct {
+	OverlapS int `json:"overlap_s,omitempty" minimum:"0" maximum:"7776000" doc:"For how many seconds the old key goes on; at most 90 days" default:"86400"`
 }
 
 // NewKeyAnswer is a key just made; its secret form is shown here and never again.
@@ -127,11 +134,68 @@ func (s *Server) createKey(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if in.ExpiresAt != nil {
+		at := in.ExpiresAt.UTC().Truncate(time.Second)
+		if key.ExpiresAt = &at; !at.After(s.now()) {
+			return invalid("expires_at", "is in the past")
+		}
+	}
 	_, token, err := s.submit(r.Context(), replication.Write{Items: []replication.Item{{Key: &key}}})
 	if err != nil {
 		return err
 	}
 	s.log.Info("API key created", "key", key.ID, "name", key.Name, "scopes", key.Scopes)
+	return s.answer(c, http.StatusCreated, token.String(), NewKeyAnswer{Key: key, Secret: secret})
+}
+
+// rotateKey answers POST /admin/v1/keys/{id}/rotate: another key that may do the same, and an end for the old one, in one transaction.
+func (s *Server) rotateKey(c echo.Context) error {
+	r := c.Request()
+	if err := noParameters(r.URL.RawQuery); err != nil {
+		return err
+	}
+	in := RotateRequest{OverlapS: 86400}
+	if r.ContentLength != 0 {
+		body, err := readBody(c, 4<<10)
+		if err != nil {
+			return err
+		}
+		if err := decode(body, &in); err != nil {
+			return err
+		}
+	}
+	if in.OverlapS < 0 || in.OverlapS > 90*86400 {
+		return invalid("overlap_s", "%d is not between 0 and 7776000", in.OverlapS)
+	}
+	st, err := s.state()
+	if err != nil {
+		return err
+	}
+	id := shortline.KeyID(pathParam(c, "id"))
+	known := st.key(id)
+	switch {
+	case known == nil:
+		return fmt.Errorf("API key %s: %w", clip(string(id)), shortline.ErrNotFound)
+	case known.Ended(s.now()):
+		return invalid("id", "the key %s has ended; make another with: shortline keys create", known.ID)
+	}
+	key, secret, err := shortline.NewKey(known.Name, known.Scopes, known.Stores, s.now())
+	if err != nil {
+		return err
+	}
+	old, end := *known, s.now().UTC().Truncate(time.Second).Add(time.Duration(in.OverlapS)*time.Second)
+	if old.ExpiresAt != nil { // the successor lives as long as the old one would have from its beginning
+		life := s.now().UTC().Truncate(time.Second).Add(old.ExpiresAt.Sub(old.CreatedAt))
+		key.ExpiresAt = &life
+	}
+	if old.ExpiresAt == nil || end.Before(*old.ExpiresAt) {
+		old.ExpiresAt = &end
+	}
+	_, token, err := s.submit(r.Context(), replication.Write{Items: []replication.Item{{Key: &key}, {Key: &old}}})
+	if err != nil {
+		return err
+	}
+	s.log.Info("API key rotated", "key", old.ID, "by", key.ID, "name", key.Name, "ends", old.ExpiresAt)
 	return s.answer(c, http.StatusCreated, token.String(), NewKeyAnswer{Key: key, Secret: secret})
 }
 

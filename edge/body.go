@@ -18,6 +18,9 @@ const maxJSONBody = 1 << 20
 // readBody reads a JSON body of at most limit bytes.
 func readBody(c echo.Context, limit int64) ([]byte, error) {
 	r := c.Request()
+	if err := notCompressed(r); err != nil {
+		return nil, err
+	}
 	if kind := mediaType(r); kind != "" && kind != "application/json" {
 		return nil, &apiError{kind: kindMedia, detail: fmt.Sprintf("the body is %q; send application/json", clip(kind))}
 	}
@@ -34,6 +37,14 @@ func readBody(c echo.Context, limit int64) ([]byte, error) {
 		return nil, malformed("body", "is not valid UTF-8")
 	}
 	return body, nil
+}
+
+// notCompressed refuses bodies that would have to be unpacked, for nobody knows into how much.
+func notCompressed(r *http.Request) error {
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return &apiError{kind: kindMedia, detail: fmt.Sprintf("the body is compressed (%s); send it as it is", clip(coding))}
+	}
+	return nil
 }
 
 // decode reads one JSON object and nothing else into v, naming what is unknown or of the wrong type.

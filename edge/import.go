@@ -84,6 +84,9 @@ func (s *Server) importStores(c echo.Context) error {
 	if _, err := s.allow(r, shortline.ScopeStoresWrite); err != nil {
 		return err
 	}
+	if err := notCompressed(r); err != nil {
+		return err
+	}
 	format, ok := importTypes[mediaType(r)]
 	if !ok {
 		return &apiError{kind: kindMedia, detail: fmt.Sprintf("the body is %q; send text/csv, application/x-ndjson or application/geo+json", clip(mediaType(r)))}

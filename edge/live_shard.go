@@ -480,5 +480,5 @@ func (h *liveHub) keyRevoked(id shortline.KeyID) bool {
 		return false
 	}
 	key := st.key(id)
-	return key == nil || key.RevokedAt != nil
+	return key == nil || key.Ended(time.Now())
 }

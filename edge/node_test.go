@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -59,8 +60,9 @@ type nodeSetup struct {
 	adminAddr net.Addr
 	elsewhere edge.Elsewhere
 	// tls is that of edge.Deps; from, where it is set, is where connections to the public port say they come from.
-	tls  *tls.Config
-	from func() netip.Addr
+	tls   *tls.Config
+	audit *slog.Logger
+	from  func() netip.Addr
 	// view and geoIP are those of edge.Deps.
 	view  func() *regions.View
 	geoIP func(netip.Addr) (geo.Point, bool)
@@ -116,7 +118,7 @@ func newTestNode(t testing.TB, setups ...func(*nodeSetup)) *testNode {
 	setup.batcher.Committed = func(replication.Token) { n.feed.Poke() }
 	n.batcher = replication.NewBatcher(n.store, setup.batcher)
 	n.server, err = edge.New(setup.edge, edge.Deps{
-		Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: n.store, Rollups: n.store, View: setup.view, GeoIP: setup.geoIP, Metrics: registry, Now: n.clock.Now, Elsewhere: setup.elsewhere, Operator: setup.operator, TLS: setup.tls})
+		Catalog: catalog, Feed: n.feed, Writer: n.batcher, Details: n.store, Rollups: n.store, View: setup.view, GeoIP: setup.geoIP, Metrics: registry, Now: n.clock.Now, Elsewhere: setup.elsewhere, Operator: setup.operator, TLS: setup.tls, Audit: setup.audit})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,6 +72,7 @@ type wireKey struct {
 	Hash      string              `json:"hash"`
 	CreatedAt time.Time           `json:"created_at"`
 	RevokedAt *time.Time          `json:"revoked_at,omitempty"`
+	ExpiresAt *time.Time          `json:"expires_at,omitempty"`
 }
 
 // wireAnswer is one line of an answer: what became of the write of that place in the request. Lines come in any order, each
@@ -152,7 +153,7 @@ func encodeWrite(w *replication.Write) ([]byte, error) {
 		}
 		if k := item.Key; k != nil {
 			it.Key = &wireKey{ID: k.ID, Name: k.Name, Scopes: k.Scopes, Stores: k.Stores, Hash: hex.EncodeToString(k.Hash[:]),
-				CreatedAt: k.CreatedAt, RevokedAt: k.RevokedAt}
+				CreatedAt: k.CreatedAt, RevokedAt: k.RevokedAt, ExpiresAt: k.ExpiresAt}
 		}
 	}
 	var b bytes.Buffer
@@ -287,7 +288,7 @@ func (it *wireItem) item() (replication.Item, error) {
 		return replication.Item{Delete: it.Delete}, err
 	}
 	k := it.Key
-	key := &shortline.Key{ID: k.ID, Name: k.Name, Scopes: k.Scopes, Stores: k.Stores, CreatedAt: k.CreatedAt, RevokedAt: k.RevokedAt}
+	key := &shortline.Key{ID: k.ID, Name: k.Name, Scopes: k.Scopes, Stores: k.Stores, CreatedAt: k.CreatedAt, RevokedAt: k.RevokedAt, ExpiresAt: k.ExpiresAt}
 	if _, err := shortline.ParseStoreID(string(k.ID)); err != nil { // the same letters, and no more of them
 		return replication.Item{}, fmt.Errorf("key %w", err)
 	}

@@ -101,7 +101,8 @@ func (s *Server) publicRoutes() []route {
 }
 
 // adminRoutes are the calls under /admin/v1/, each behind guard.
-func (s *Server) adminRoutes(guard echo.MiddlewareFunc) []route {
+func (s *Server) adminRoutes(let echo.MiddlewareFunc) []route {
+	guard := func(next echo.HandlerFunc) echo.HandlerFunc { return s.audited(let(next)) }
 	return append(append(s.operateRoutes(guard), s.explainRoutes(guard)...), []route{
 		{http.MethodPost, "/admin/v1/keys", guard(s.createKey), operation{
 			id: "createKey", tag: "Service", summary: "Make an API key", body: jsonBody(KeyRequest{}), scope: shortline.ScopeAdmin,
@@ -109,6 +110,10 @@ func (s *Server) adminRoutes(guard echo.MiddlewareFunc) []route {
 		{http.MethodGet, "/admin/v1/keys", guard(s.listKeys), operation{
 			id: "listKeys", tag: "Service", summary: "List the API keys, without their secrets", scope: shortline.ScopeAdmin,
 			answer: KeysAnswer{}, problems: []problemKind{kindMalformed, kindNotReady}}},
+		{http.MethodPost, "/admin/v1/keys/:id/rotate", guard(s.rotateKey), operation{
+			id: "rotateKey", tag: "Service", summary: "Make a successor of an API key", body: optionalBody(RotateRequest{}), scope: shortline.ScopeAdmin,
+			description: "The new key may do what the old one may, which ends after `overlap_s`.",
+			answer:      NewKeyAnswer{}, status: 201, token: true, problems: writeProblems(kindNotFound, kindTooLarge, kindMedia)}},
 		{http.MethodDelete, "/admin/v1/keys/:id", guard(s.revokeKey), operation{
 			id: "revokeKey", tag: "Service", summary: "Revoke an API key", scope: shortline.ScopeAdmin,
 			answer: shortline.Key{}, token: true, problems: writeProblems(kindNotFound)}},
@@ -122,6 +127,12 @@ func writeProblems(more ...problemKind) []problemKind {
 
 func jsonBody(v any) *huma.RequestBody {
 	return &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: bodySchema(v)}}}
+}
+
+func optionalBody(v any) *huma.RequestBody {
+	b := jsonBody(v)
+	b.Required = false
+	return b
 }
 
 // bodySchema writes the schema of a request body in place: what a client sends need not have a name.

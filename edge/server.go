@@ -152,6 +152,8 @@ type Deps struct {
 	// Checks are more checks of readiness, by name. They do not block.
 	Checks map[string]func() error
 	Log    *slog.Logger
+	// Audit gets an event for each change that an administrator asked for, and for each who was refused; nil: none is written down.
+	Audit *slog.Logger
 	// Metrics is where the server registers its own and what /metrics shows.
 	Metrics *prometheus.Registry
 	// Tracing records requests of the public port; nil: none.
@@ -179,6 +181,7 @@ type Server struct {
 	conns    *connections
 	limiter  *limiter
 	tls      *tls.Config
+	auditLog *slog.Logger
 	// steering leads clients to other regions.
 	steering *steering
 	notes    map[string]func() string
@@ -233,7 +236,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if deps.Elsewhere == nil && deps.View != nil {
 		deps.Elsewhere = s.steering
 	}
-	s.conns, s.tls = newConnections(&s.cfg, s.steering.trusts, registry), deps.TLS
+	s.conns, s.tls, s.auditLog = newConnections(&s.cfg, s.steering.trusts, registry), deps.TLS, deps.Audit
 	s.limiter = newLimiter(&s.cfg, deps.Rates, s.now, registry)
 	s.live = newLiveHub(s, deps.Elsewhere, registry)
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,13 +15,13 @@ import (
 )
 
 func newKeysCommand(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "keys", Short: "create, list and revoke API keys"}
-	cmd.AddCommand(newKeysCreateCommand(a), newKeysListCommand(a), newKeysRevokeCommand(a))
+	cmd := &cobra.Command{Use: "keys", Short: "create, list, rotate and revoke API keys"}
+	cmd.AddCommand(newKeysCreateCommand(a), newKeysListCommand(a), newKeysRotateCommand(a), newKeysRevokeCommand(a))
 	return cmd
 }
 
 func newKeysCreateCommand(a *app) *cobra.Command {
-	var name string
+	var name, expires string
 	var scopes, stores []string
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -41,6 +42,7 @@ Scopes:
 	flags.StringVar(&name, "name", "", "`name` of who or what the key is for")
 	flags.StringSliceVar(&scopes, "scope", nil, "`scope` that the key has; may be given several times")
 	flags.StringSliceVar(&stores, "store", nil, "`id` of a store that queue:write is for; may be given several times (default: all)")
+	flags.StringVar(&expires, "expires", "", "when the key ends by itself: after a `time` such as 90d or 12h, or at the end of a day such as 2027-12-31 (default: never)")
 	flags.BoolVar(&asJSON, "json", false, "print what the API answered")
 	to := newAdminTarget(a, flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -54,6 +56,13 @@ Scopes:
 		check := shortline.Key{Name: strings.TrimSpace(name), Scopes: spec.Scopes, Stores: spec.Stores}
 		if err := check.Validate(); err != nil {
 			return usagef(cmd, "%w", err)
+		}
+		if expires != "" {
+			at, err := parseExpiry(expires, time.Now())
+			if err != nil {
+				return usagef(cmd, "--expires %w", err)
+			}
+			spec.ExpiresAt = &at
 		}
 		c, err := to.client(nil)
 		if err != nil {
@@ -92,15 +101,79 @@ func newKeysListCommand(a *app) *cobra.Command {
 		if asJSON {
 			return printRaw(a.stdout, answer.Raw)
 		}
-		t := table{head: []string{"NAME", "ID", "SCOPES", "STORES", "CREATED", "REVOKED"}, right: make([]bool, 6)}
+		t := table{head: []string{"NAME", "ID", "SCOPES", "STORES", "CREATED", "EXPIRES", "REVOKED"}, right: make([]bool, 7)}
 		for _, k := range answer.Keys {
-			revoked := "-"
+			revoked, expires := "-", "-"
+			if k.ExpiresAt != nil {
+				expires = k.ExpiresAt.Format(time.DateOnly)
+			}
 			if k.RevokedAt != nil {
 				revoked = k.RevokedAt.Format(time.DateOnly)
 			}
-			t.add(k.Name, string(k.ID), joinScopes(k.Scopes), storesText(k.Stores), k.CreatedAt.Format(time.DateOnly), revoked)
+			t.add(k.Name, string(k.ID), joinScopes(k.Scopes), storesText(k.Stores), k.CreatedAt.Format(time.DateOnly), expires, revoked)
 		}
 		return t.print(a.stdout, terminalWidth(a.stdout), a.bold)
+	}
+	return cmd
+}
+
+// parseExpiry reads "90d", "12h" or "2027-12-31", of which the whole day still counts, in UTC.
+func parseExpiry(text string, now time.Time) (time.Time, error) {
+	at, err := time.Parse(time.DateOnly, text)
+	if err == nil {
+		at = at.Add(24 * time.Hour)
+	} else if number, ok := strings.CutSuffix(text, "d"); ok {
+		var days int
+		if days, err = strconv.Atoi(number); err == nil {
+			at = now.Add(time.Duration(days) * 24 * time.Hour)
+		}
+	} else {
+		var d time.Duration
+		d, err = time.ParseDuration(text)
+		at = now.Add(d)
+	}
+	switch {
+	case err != nil:
+		return at, fmt.Errorf("%q is no time such as 90d, 12h or 2027-12-31", text)
+	case !at.After(now):
+		return at, fmt.Errorf("%q is not in the future", text)
+	}
+	return at.UTC().Truncate(time.Second), nil
+}
+
+func newKeysRotateCommand(a *app) *cobra.Command {
+	var overlap time.Duration
+	cmd := &cobra.Command{
+		Use: "rotate ID", Short: "create a successor of a key, which ends after a while", Args: cobra.ExactArgs(1),
+		Long: `Creates a key that may do what the key ID may, and prints it, once. The old one
+goes on for --overlap, so that whoever uses it can change over.`,
+		Example: "  shortline keys rotate abcdefghijkmnpqr --overlap 72h",
+	}
+	cmd.Flags().DurationVar(&overlap, "overlap", 24*time.Hour, "how long the old key goes on, at most 2160h")
+	to := newAdminTarget(a, cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if overlap < 0 || overlap > 90*24*time.Hour {
+			return usagef(cmd, "--overlap %v is not between 0 and 2160h", overlap)
+		}
+		if args[0] == "" || strings.ContainsAny(args[0], "/.") {
+			return usagef(cmd, "%q is not the id of a key; see: shortline keys list", args[0])
+		}
+		c, err := to.client(nil)
+		if err != nil {
+			return err
+		}
+		answer, err := c.RotateKey(cmd.Context(), shortline.KeyID(args[0]), overlap)
+		if errors.Is(err, shortline.ErrNotFound) {
+			return fmt.Errorf("keys rotate: there is no key %s; see: shortline keys list", args[0])
+		}
+		if err != nil {
+			return fmt.Errorf("keys rotate %s: %w", args[0], to.explain(err))
+		}
+		if _, err := fmt.Fprintln(a.stdout, printable(answer.Secret)); err != nil {
+			return fmt.Errorf("keys rotate: the key %s could not be printed, revoke it: %w", answer.ID, err)
+		}
+		_, err = fmt.Fprintf(a.stderr, "This is the key %s; keep it now, it will not be shown again. %s ends in %v.\n", printable(string(answer.ID)), args[0], overlap)
+		return err
 	}
 	return cmd
 }

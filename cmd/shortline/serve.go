@@ -68,6 +68,7 @@ type serveSettings struct {
 	detailsCache      byteSize
 	feedRetention     time.Duration
 	logLevel, logForm string
+	auditFile         string
 	demo, simulate    bool
 	demoPast          bool
 	simulateRate      float64
@@ -128,6 +129,7 @@ func serveCommand(a *app, s *serveSettings) *cobra.Command {
 	f.DurationVar(&s.edge.Live.Drain, "live-drain", 20*time.Second, "time over which live connections are sent elsewhere when the node stops; less if they are few")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error; debug logs every request")
 	f.StringVar(&s.logForm, "log-format", "text", "text or json")
+	f.StringVar(&s.auditFile, "audit-log", "", "`file` for what administrators do and who was refused, as JSON lines, opened anew when it is moved away; - is stderr (default: the log)")
 	f.BoolVar(&s.demo, "demo", false, "put 12,000 invented stores into an empty data folder")
 	f.BoolVar(&s.simulate, "simulate", false, "move the queues of the stores there are at the start with a daily rhythm; overwrites what is reported for them")
 	f.BoolVar(&s.demoPast, "demo-past", false, "let the stores of the demo have an invented past of four weeks, which is not stored, so that there are profiles and forecasts; always so with --demo and --simulate together")
@@ -342,7 +344,7 @@ func newNode(ctx context.Context, a *app, s *serveSettings, log *slog.Logger, re
 		return nil, err
 	}
 	n.server, err = edge.New(s.edge, edge.Deps{Catalog: catalog, Feed: n.feed, Writer: n.router, Details: details, Rollups: past,
-		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Checks: n.checks(), Operator: n.operator(), Rates: n.rates(), TLS: s.tls, Log: log, Metrics: registry, Tracing: tracing})
+		View: n.view(), GeoIP: findAddr, Notes: n.notes(), Checks: n.checks(), Operator: n.operator(), Rates: n.rates(), TLS: s.tls, Audit: s.auditor(a.stderr, log), Log: log, Metrics: registry, Tracing: tracing})
 	return n, err
 }
 

@@ -19,6 +19,7 @@ type Key struct {
 	Stores    []shortline.StoreID `json:"stores,omitempty"` // empty: all
 	CreatedAt time.Time           `json:"created_at"`
 	RevokedAt *time.Time          `json:"revoked_at,omitempty"`
+	ExpiresAt *time.Time          `json:"expires_at,omitempty"`
 }
 
 // KeySpec describes a key to create.
@@ -26,6 +27,8 @@ type KeySpec struct {
 	Name   string              `json:"name"`
 	Scopes []shortline.Scope   `json:"scopes"`
 	Stores []shortline.StoreID `json:"stores,omitempty"`
+	// ExpiresAt is when the key ends by itself; nil: never.
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 }
 
 // KeyAnswer is one key.
@@ -51,6 +54,18 @@ func (c *Client) CreateKey(ctx context.Context, spec KeySpec) (*KeyAnswer, error
 	}
 	out := &KeyAnswer{}
 	out.Answer, _, err = c.do(ctx, call{admin: true, method: http.MethodPost, path: "/admin/v1/keys", body: body, contentType: "application/json"}, out)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// RotateKey makes a successor of a key, which ends after the overlap. Like CreateKey it is sent once. An unknown id is shortline.ErrNotFound.
+func (c *Client) RotateKey(ctx context.Context, id shortline.KeyID, overlap time.Duration) (*KeyAnswer, error) {
+	out := &KeyAnswer{}
+	var err error
+	out.Answer, _, err = c.do(ctx, call{admin: true, method: http.MethodPost, path: "/admin/v1/keys/" + url.PathEscape(string(id)) + "/rotate",
+		body: fmt.Appendf(nil, `{"overlap_s":%d}`, int(overlap.Seconds())), contentType: "application/json"}, out)
 	if err != nil {
 		return nil, err
 	}
