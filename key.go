@@ -42,7 +42,7 @@ type Key struct {
 	RevokedAt *time.Time        `json:"revoked_at,omitempty"`
 	// ExpiresAt is when the key ends by itself; nil: never.
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
-	Rev       uint64            `json:"-"`
+	Rev       uint64     `json:"-"`
 }
 
 // ErrBadKey says that a text is not an API key at all.
