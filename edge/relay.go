@@ -118,6 +118,12 @@ func (s *steering) other(v *regions.View, p *regions.Place) string {
 // ask sends the read to another node, marked so that it goes no further.
 func (s *steering) ask(r *http.Request, base string) (*http.Response, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), relayTimeout)
+	if scheme, rest, ok := strings.Cut(base, "://"); ok {
+		host, path, _ := strings.Cut(rest, "/")
+		if via := s.cfg.Reach[host]; via != "" {
+			base = scheme + "://" + via + "/" + path
+		}
+	}
 	target := strings.TrimSuffix(base, "/") + r.URL.EscapedPath()
 	if r.URL.RawQuery != "" {
 		target += "?" + r.URL.RawQuery

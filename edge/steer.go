@@ -46,6 +46,8 @@ type SteerConfig struct {
 	Steer Steer
 	// Margin is by how much another region must be nearer for a redirect (500 km).
 	Margin geo.Metres
+	// Reach are addresses, host:port, at which this node reaches other nodes' APIs, by those that they tell clients.
+	Reach map[string]string
 	// TrustProxies are the networks of proxies whose headers about the client count.
 	TrustProxies []netip.Prefix
 }

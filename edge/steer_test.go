@@ -244,6 +244,13 @@ func TestRelay(t *testing.T) {
 	}
 	p.set(nil, regionNode("us-east", virginia, lame.api), regionNode("ap-northeast", tokyo, "http://127.0.0.1:1"))
 	lame.get(t, "/v1/nearby?lat=40.7&lng=-74").wantProblem(t, 503, "not-ready")
+
+	// One that is reached elsewhere than where clients reach it.
+	far := newTestNode(t, inUSEast(&p, func(c *edge.SteerConfig) {
+		c.Reach = map[string]string{"eu.example:443": strings.TrimPrefix(able.api, "http://")}
+	}), lameness)
+	p.set(nil, regionNode("us-east", virginia, far.api), regionNode("eu-west", dublin, "http://eu.example:443"))
+	far.get(t, "/v1/stores/a", lenientRequest).want(t, 200)
 }
 
 // TestRelayBehind: a session whose node stays behind is answered by the primary region, and by no other.

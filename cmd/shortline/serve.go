@@ -200,6 +200,7 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 		return err
 	}
 	defer func() { _ = admin.Close() }()
+	s.edge.Steer.Reach = s.reach
 	if s.edge.Steer.URL == "" {
 		s.edge.Steer.URL = s.publicTLS.base(s.advertised(public.Addr()))
 	}

@@ -52,7 +52,7 @@ func (s *regionsSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.controlListen, "control-listen", "", "`address` at which this node is the voter of its region")
 	f.StringToStringVar(&s.dbAgents, "db-agents", nil, "`region=address` of each region's database agent")
 	f.StringToStringVar(&s.places, "places", nil, "`region=LAT/LNG` of regions that are not known by their names, such as lab=39.04/-77.49; looked at only when a cluster of regions is set up")
-	f.StringToStringVar(&s.reach, "reach", nil, "`address=address` for other nodes' cluster addresses that are reached from here at another one, through a proxy or a translation of addresses")
+	f.StringToStringVar(&s.reach, "reach", nil, "`address=address` for other nodes' cluster and API addresses that are reached from here at another one, through a proxy or a translation of addresses")
 	f.DurationVar(&s.leaseTTL, "lease-ttl", 1500*time.Millisecond, "how long this node may acknowledge writes after it last asked whether it may; a failover waits at least as long")
 	f.DurationVar(&s.leaseEvery, "lease-every", 400*time.Millisecond, "how often it asks")
 	f.BoolVar(&s.async, "async", false, "acknowledge writes before another region has them; looked at only when a cluster of regions is set up")

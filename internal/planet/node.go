@@ -176,7 +176,11 @@ func (p *Planet) manyRegions(n *Node, s *nodeSettings) error {
 			if err != nil {
 				return err
 			}
-			reach = append(reach, other.cluster.addr()+"="+addr)
+			api, err := via(r.ID, other.api.addr())
+			if err != nil {
+				return err
+			}
+			reach = append(reach, other.cluster.addr()+"="+addr, other.api.addr()+"="+api)
 		}
 	}
 	if w := p.witness; w != nil {
