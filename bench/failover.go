@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -293,19 +294,12 @@ func (t *world) failOver(c *regions.Cluster, s *failoverSeries) (r failoverResul
 
 // Kill ends all processes of a region at once.
 func (t *world) Kill(r *planet.Region) {
-	pids := []int{r.Postgres.PID(), r.Postgres.ServerPID()}
+	var all sync.WaitGroup
+	all.Go(r.Postgres.Kill)
 	for _, n := range r.Nodes {
-		pids = append(pids, n.PID())
+		all.Go(n.Kill)
 	}
-	for _, pid := range pids {
-		if pid > 0 {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	}
-	r.Postgres.Kill()
-	for _, n := range r.Nodes {
-		n.Kill()
-	}
+	all.Wait()
 }
 
 // Revive starts what Kill ended.
