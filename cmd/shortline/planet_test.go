@@ -24,7 +24,7 @@ import (
 
 // TestPlanet is what three regions promise together, from outside, over real processes.
 func TestPlanet(t *testing.T) {
-	w := startWorld(t, 24, planet.Options{})
+	w := startWorld(t, 24, planet.Options{Env: tinyDetails})
 	for _, part := range []struct {
 		name string
 		test func(*world)
@@ -92,6 +92,10 @@ func (w *world) commitAgainstXIDs() (faults []string) {
 	first, held, last := w.stores[3], w.stores[4], w.stores[5]
 	a, b := primary.Nodes[0], primary.Nodes[1%len(primary.Nodes)]
 	session := new(client.Session)
+	var followers []*follower
+	for _, n := range w.Nodes() {
+		followers = append(followers, w.follow(n, w.stores[6], last))
+	}
 	race := func(early, late func() error) {
 		release, err := primary.Postgres.Hold(ctx, "shortline", fmt.Sprintf("SELECT FROM shortline.queues WHERE store = '%s' FOR UPDATE", held))
 		w.check(err)
@@ -150,7 +154,13 @@ func (w *world) commitAgainstXIDs() (faults []string) {
 		w.Fatalf("the database has %d and %q", tr.length[last], tr.name[last])
 	}
 	w.caughtUp(session)
-	return w.everyCacheIs(tr)
+	for _, f := range followers {
+		if got := f.lastBefore(w, session); got != 77 {
+			faults = append(faults, fmt.Sprintf("live at %s ends with %d", f.node.Name(), got))
+		}
+	}
+	w.caughtUp(session)
+	return append(faults, w.everyCacheIs(w.truth())...)
 }
 
 // A region loses its database and its Redis under load: no nearby fails, answers say how old they are, and when both are

@@ -215,13 +215,21 @@ func (w *world) everyCacheIs(tr truth) (faults []string) {
 	return faults
 }
 
-// mutantMain is main with the version check of queues switched off: every change counts as newer than all before, so the
-// last of the feed wins and not the last that was committed.
-func mutantMain() {
-	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, version: "mutant"}
-	a.target = func(t replication.Target) replication.Target { return revless{t, new(atomic.Uint64)} }
-	os.Exit(report(os.Stderr, a.run(context.Background(), os.Args[1:])))
+// bentMain is main with the version check of queues switched off, so that the last of the feed wins and not the last that was
+// committed, or with a cache of details of so many bytes. It returns where neither is asked for.
+func bentMain(mutant bool, details string) {
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, version: "test"}
+	a.detailsBytes, _ = strconv.Atoi(details)
+	if mutant {
+		a.target = func(t replication.Target) replication.Target { return revless{t, new(atomic.Uint64)} }
+	}
+	if mutant || a.detailsBytes > 0 {
+		os.Exit(report(os.Stderr, a.run(context.Background(), os.Args[1:])))
+	}
 }
+
+// tinyDetails is an environment in which nodes forget details all the time.
+var tinyDetails = []string{"SHORTLINE_TEST_DETAILS=4096"}
 
 type revless struct {
 	replication.Target

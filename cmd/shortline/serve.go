@@ -190,6 +190,9 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 	if s.witness {
 		return a.serveWitness(ctx, s, log)
 	}
+	if a.detailsBytes > 0 {
+		s.edge.DetailsBytes = a.detailsBytes
+	}
 	public, err := listen("listen", s.listen)
 	if err != nil {
 		return err

@@ -33,9 +33,7 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("SHORTLINE_TEST_MAIN") == "1" {
 		_ = os.Unsetenv("SHORTLINE_TEST_MAIN")
-		if os.Getenv("SHORTLINE_TEST_MUTANT") == "1" {
-			mutantMain()
-		}
+		bentMain(os.Getenv("SHORTLINE_TEST_MUTANT") == "1", os.Getenv("SHORTLINE_TEST_DETAILS"))
 		main()
 	}
 	os.Exit(m.Run())
