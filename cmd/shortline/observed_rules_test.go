@@ -220,3 +220,23 @@ func TestRunbooks(t *testing.T) {
 		t.Errorf("there is no alert %s, but a runbook", anchor)
 	}
 }
+
+// What the pages for operators point to is there.
+func TestOperationsLinks(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/operations/*.md")
+	if err != nil || len(pages) < 5 {
+		t.Fatalf("%v, %v", pages, err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#:]+)[^)]*\)`)
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, to := range link.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), to[1])); err != nil {
+				t.Errorf("%s points to %s, which is not there", filepath.Base(page), to[1])
+			}
+		}
+	}
+}
