@@ -64,6 +64,7 @@ type state struct {
 	arranged  bool
 	attrs     map[string]*attrs
 	schedules map[string]*schedule
+	hours     map[string]*shortline.Hours // of schedules, nil: cannot be read
 }
 
 const pageSize = 1024
@@ -178,7 +179,7 @@ type shard struct {
 var idSeed = maphash.MakeSeed()
 
 func newState() *state {
-	s := &state{attrs: map[string]*attrs{}, schedules: map[string]*schedule{}}
+	s := &state{attrs: map[string]*attrs{}, schedules: map[string]*schedule{}, hours: map[string]*shortline.Hours{}}
 	s.pages.Store(&[]*page{})
 	s.keys.Store(&map[shortline.KeyID]*shortline.Key{})
 	for i := range s.shards {
@@ -277,36 +278,60 @@ func (s *state) arrange() {
 	workers.Wait()
 	slices.SortFunc(order, func(a, b placed) int { return cmp.Or(cmp.Compare(a.cell, b.cell), cmp.Compare(a.ref, b.ref)) })
 
-	var pages []*page
-	var huge memory.Huge
+	// One piece of memory for all things of a kind: what lies alone between what the snapshot left behind would keep a whole
+	// page of memory from being given back, and full huge pages stay huge.
+	slots, records := make([]page, (len(order)+pageSize-1)/pageSize), make([]record, len(order))
+	pages, ids, attrs := make([]*page, len(slots)), s.idsOf(len(order), func(i int) geo.Ref { return order[i].ref }), s.gatherAttrs()
+	for i := range pages {
+		pages[i] = &slots[i]
+	}
 	for i := range s.shards {
 		s.shards[i].refs = make(map[shortline.StoreID]geo.Ref, len(s.shards[i].refs))
 	}
-	for chunk := range slices.Chunk(order, pageSize) {
-		var ids []byte
-		for _, o := range chunk {
-			ids = append(ids, s.record(o.ref).id...)
-		}
-		rest := shortline.StoreID(ids)
-		records, to := make([]record, len(chunk)), new(page)
-		for i, o := range chunk {
-			from, rec := s.slot(o.ref), &records[i]
-			*rec = *from.record.Load()
-			rec.id, rest = rest[:len(rec.id)], rest[len(rec.id):]
-			rec.cell = o.cell
-			to[i].record.Store(rec)
-			to[i].queue.Store(from.queue.Load())
-			to[i].learned.Store(from.learned.Load())
-			to[i].queueRev = from.queueRev
-			s.shardOf(rec.id).refs[rec.id] = geo.Ref(len(pages)*pageSize + i)
-		}
-		pages = append(pages, to)
-		huge.Add(unsafe.Pointer(to), int(unsafe.Sizeof(*to)))
-		huge.Add(unsafe.Pointer(&records[0]), len(records)*int(unsafe.Sizeof(records[0])))
+	for i, o := range order {
+		from, rec, to := s.slot(o.ref), &records[i], &slots[i/pageSize][i%pageSize]
+		*rec = *from.record.Load()
+		rec.id, ids = ids[:len(rec.id)], ids[len(rec.id):]
+		rec.cell, rec.attrs = o.cell, attrs[rec.attrs]
+		to.record.Store(rec)
+		to.queue.Store(from.queue.Load())
+		to.learned.Store(from.learned.Load())
+		to.queueRev = from.queueRev
+		s.shardOf(rec.id).refs[rec.id] = geo.Ref(i)
 	}
-	huge.Advise()
+	if len(order) > 0 {
+		var huge memory.Huge
+		huge.Add(unsafe.Pointer(&slots[0]), len(slots)*int(unsafe.Sizeof(slots[0])))
+		huge.Add(unsafe.Pointer(&records[0]), len(records)*int(unsafe.Sizeof(records[0])))
+		huge.Advise()
+	}
 	s.pages.Store(&pages)
 	s.arranged = true
+}
+
+// idsOf is the ids of n slots, one after the other.
+func (s *state) idsOf(n int, ref func(int) geo.Ref) shortline.StoreID {
+	size := 0
+	for i := range n {
+		size += len(s.record(ref(i)).id)
+	}
+	var all strings.Builder
+	all.Grow(size)
+	for i := range n {
+		all.WriteString(string(s.record(ref(i)).id))
+	}
+	return shortline.StoreID(all.String())
+}
+
+// gatherAttrs moves all attrs together and tells where each one went; nil went nowhere.
+func (s *state) gatherAttrs() map[*attrs]*attrs {
+	together, moved := make([]attrs, 0, len(s.attrs)), make(map[*attrs]*attrs, len(s.attrs))
+	for key, a := range s.attrs {
+		together = append(together, *a)
+		moved[a] = &together[len(together)-1]
+		s.attrs[key] = moved[a]
+	}
+	return moved
 }
 
 // arrangeRes is a resolution whose cells are some blocks of a town.
@@ -513,6 +538,18 @@ func (s *state) internAttrs(store *shortline.Store) *attrs {
 	return a
 }
 
+// internHours returns nil for hours that are not known.
+func (s *state) internHours(text string) *shortline.Hours {
+	hours, ok := s.hours[text]
+	if !ok {
+		if parsed, err := shortline.ParseHours(text); err == nil && text != "" {
+			hours = parsed
+		}
+		s.hours[strings.Clone(text)] = hours
+	}
+	return hours
+}
+
 // internSchedule returns nil where it cannot be told whether the store is open: no hours, or hours without a time zone
 // unless they are round the clock.
 func (s *state) internSchedule(store *shortline.Store) *schedule {
@@ -521,7 +558,7 @@ func (s *state) internSchedule(store *shortline.Store) *schedule {
 		return sc
 	}
 	var sc *schedule
-	if hours, err := shortline.ParseHours(store.Hours); err == nil && store.Hours != "" {
+	if hours := s.internHours(store.Hours); hours != nil {
 		loc, err := shortline.LoadTimezone(store.Timezone)
 		switch {
 		case err == nil:

@@ -70,9 +70,11 @@ func (b *detailBlocks) prefetch(sl *slot) {
 		return
 	}
 	if i := p>>placeBits - w.first; i < uint64(len(w.blocks)) {
-		text := unsafe.Pointer(&w.blocks[i][p%maxBlock])
-		memory.PrefetchBlock(text)
-		memory.PrefetchBlock(unsafe.Add(text, memory.Block)) // most are longer; it does not matter what lies there
+		block, at := w.blocks[i], int(p%maxBlock)
+		memory.PrefetchBlock(unsafe.Pointer(&block[at]))
+		if at += memory.Block; at < len(block) { // most are longer; it does not matter what lies there
+			memory.PrefetchBlock(unsafe.Pointer(&block[at]))
+		}
 	}
 }
 

@@ -33,7 +33,6 @@ type Index struct {
 	gen   uint64     // the last transaction's number
 	undo  []formerly // what the running transaction changed in paths
 	keys  []key      // scratch
-	spots []spot     // scratch
 }
 
 // bend spoils the bounds, to prove that the tests see it. Both factors are 1.

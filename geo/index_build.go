@@ -7,13 +7,15 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"unsafe"
 
 	"github.com/shortline/shortline/internal/memory"
 )
 
 // Build replaces all points by those given, at once for new searches; it is much quicker than an Update of as many. A
 // point that is not on the Earth (ErrPoint) or a ref given twice is an error and leaves everything as it was. An Update
-// meanwhile waits for nothing, and is lost if it ends before Build does.
+// meanwhile waits for nothing, and is lost if it ends before Build does. The points lie in one piece of memory, 32 bytes
+// each, which is given back only when all of it has been deleted or moved, or with the next Build.
 func (x *Index) Build(points iter.Seq2[Ref, Point]) error {
 	var raw []rawPoint
 	slots := 0
@@ -41,7 +43,8 @@ func (x *Index) Build(points iter.Seq2[Ref, Point]) error {
 		t.root = x.grow(keys, spots, 0)
 		t.inners = t.root.inners()
 		var huge memory.Huge
-		t.root.addTo(&huge)
+		huge.Add(unsafe.Pointer(&spots[0]), len(spots)*int(unsafe.Sizeof(spot{})))
+		t.root.addInners(&huge)
 		huge.Advise()
 	}
 	x.mu.Lock()
@@ -96,12 +99,10 @@ func inParallel(n int, do func(from, to int)) {
 // growApart is how many points a subtree must have to be built beside its siblings.
 const growApart = 1 << 15
 
-// grow makes the subtree of one or more points, sorted by key and unique. The columns stay the caller's.
+// grow makes the subtree of one or more points, sorted by key and unique. The spots are its own from now on.
 func (x *Index) grow(keys []key, spots []spot, gen uint64) subtree {
 	if len(keys) <= leafMax {
-		own := make([]spot, len(spots)) // no more than needed, unlike a clone
-		copy(own, spots)
-		return x.leafOf(own)
+		return x.leafOf(spots)
 	}
 	whole := x.bent(ballOf(spots))
 	first, last := keys[0], keys[len(keys)-1]

@@ -50,11 +50,11 @@ func (tx *Tx) put(t subtree, k key, at vec) subtree {
 
 // split is the subtree of a full leaf and one more point.
 func (tx *Tx) split(t subtree, k key, at vec) subtree {
-	keys, spots := append(tx.x.keys[:0], k), append(append(tx.x.spots[:0], spot{at, k.ref}), t.spots()...)
+	keys, spots := append(tx.x.keys[:0], k), append(append(make([]spot, 0, t.points()+1), spot{at, k.ref}), t.spots()...)
 	for _, s := range t.spots() {
 		keys = append(keys, key{tx.x.paths[s.ref], s.ref})
 	}
-	tx.x.keys, tx.x.spots = keys, spots
+	tx.x.keys = keys
 	// Few enough to sort both columns together by insertion.
 	for i := range keys {
 		for j := i; j > 0 && keys[j].compare(keys[j-1]) < 0; j-- {

@@ -81,16 +81,15 @@ func (b branch) gather(spots []spot) []spot {
 	return spots
 }
 
-// addTo adds the memory of the subtree.
-func (b branch) addTo(set *memory.Huge) {
+// addInners adds the memory of the subtree's inner nodes.
+func (b branch) addInners(huge *memory.Huge) {
 	n := b.inner()
 	if n == nil {
-		set.Add(b.at, int(b.count)*int(unsafe.Sizeof(spot{})))
 		return
 	}
-	set.Add(b.at, int(unsafe.Sizeof(inner{})))
+	huge.Add(b.at, int(unsafe.Sizeof(inner{})))
 	for i := range n.len() {
-		n.branch(i).addTo(set)
+		n.branch(i).addInners(huge)
 	}
 }
 
