@@ -177,7 +177,7 @@ func TestUnsoundRollupsDoNotCount(t *testing.T) {
 	past := simulated(rand.New(rand.NewPCG(5, 6)), time.UTC, start, 3)
 	now := start.Add(3 * 7 * 24 * time.Hour)
 	want, _ := NewModel(past, time.UTC, now).Forecast(now, nil, 24)
-	bad := append([]shortline.Rollup{{Hour: now.Add(-time.Hour)}, {Hour: start, Samples: -1, Sum: 5}, {Hour: now.Add(time.Hour), Samples: 1, Sum: 999}, {Samples: 1}}, past...)
+	bad := append([]shortline.Rollup{{Hour: now.Add(-time.Hour)}, {Hour: start, Samples: -1, Sum: 5}, {Hour: now.Add(-2 * time.Hour), Samples: 2, Sum: 2*shortline.MaxQueueLength + 1}, {Hour: now.Add(time.Hour), Samples: 1, Sum: 999}, {Samples: 1}}, past...)
 	rand.New(rand.NewPCG(7, 8)).Shuffle(len(bad), func(i, j int) { bad[i], bad[j] = bad[j], bad[i] })
 	got, _ := NewModel(bad, time.UTC, now).Forecast(now, nil, 24)
 	for i := range want {

@@ -83,7 +83,7 @@ func NewProfile(rollups []shortline.Rollup, loc *time.Location, now time.Time) *
 
 // sound tells whether a rollup can be one: data is checked at every boundary.
 func sound(r shortline.Rollup) bool {
-	return r.Samples > 0 && r.Sum >= 0 && r.SumSq >= 0 && !r.Hour.IsZero()
+	return r.Samples > 0 && r.Sum >= 0 && r.Sum <= int64(r.Samples)*shortline.MaxQueueLength && r.SumSq >= 0 && !r.Hour.IsZero()
 }
 
 // Samples is how many reports the profile knows of.
