@@ -21,6 +21,7 @@ import (
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/edge"
 	"github.com/shortline/shortline/geo"
+	"github.com/shortline/shortline/replication"
 )
 
 // patience bounds every wait of the live tests; nothing is measured by it.
@@ -325,6 +326,37 @@ func TestLiveAreaFollowsEveryMove(t *testing.T) {
 		}
 		return e.Event == "subscribed" && fmt.Sprint(ids) == fmt.Sprint(want)
 	})
+}
+
+// TestLiveAfterResync puts another state in service, as a full resync does: what changed between the two is told.
+func TestLiveAfterResync(t *testing.T) {
+	n := newTestNode(t)
+	n.put(t, shortline.Store{ID: "a", Name: "A"})
+	n.report(t, "a", `{"length":4}`)
+	s, place := dialLive(t, n.api), dialLive(t, n.api)
+	s.send(t, `{"op":"subscribe","stores":["a","b"]}`)
+	s.want(t, "subscribed")
+	place.send(t, `{"op":"subscribe","lat":0,"lng":0}`)
+	place.want(t, "subscribed")
+
+	view := n.catalog.Begin()
+	view.Load([]replication.Row{
+		{Store: shortline.Store{ID: "a", Name: "A"}, Rev: 1, Queue: &shortline.Queue{Length: 9, UpdatedAt: n.clock.Now(), Rev: 5}, QueueRev: 5},
+		{Store: shortline.Store{ID: "b", Name: "B", Lat: 0.001}, Rev: 1},
+	})
+	view.Built()
+	n.catalog.Install(view)
+	told := map[string]bool{}
+	for len(told) < 2 { // in any order
+		e := s.want(t, "queue")
+		told[e.ID] = true
+		if e.ID == "a" && *e.Length != 9 {
+			t.Errorf("a is %+v", e)
+		}
+	}
+	if e := place.until(t, "the place with both stores", func(e liveEvent) bool { return len(e.ids()) == 2 }); e.Event != "subscribed" {
+		t.Errorf("the place is %+v", e)
+	}
 }
 
 // TestLiveSlowReader has one client that does not read, and one that does: the first hurts nobody, and gets the newest

@@ -76,6 +76,7 @@ type testNode struct {
 	clock      *clock
 	store      *faultyStore
 	feed       *replication.Feed
+	catalog    *edge.Catalog
 	batcher    *replication.Batcher
 	server     *edge.Server
 	region     string
@@ -113,6 +114,7 @@ func newTestNode(t testing.TB, setups ...func(*nodeSetup)) *testNode {
 	}
 
 	catalog, registry := new(edge.Catalog), prometheus.NewRegistry()
+	n.catalog = catalog
 	n.feed = replication.NewFeed(n.store, catalog, replication.FeedConfig{Registerer: registry})
 	setup.batcher.Registerer = registry
 	setup.batcher.Committed = func(replication.Token) { n.feed.Poke() }
