@@ -362,7 +362,7 @@ func TestLiveAfterResync(t *testing.T) {
 // TestLiveSlowReader has one client that does not read, and one that does: the first hurts nobody, and gets the newest
 // values when it reads again.
 func TestLiveSlowReader(t *testing.T) {
-	n := newTestNode(t)
+	n := newTestNode(t, func(s *nodeSetup) { s.edge.Live.PingEvery = time.Hour }) // a ping would bring what was left lying
 	const stores = 100
 	var ids []string
 	var all []shortline.Store
