@@ -211,7 +211,7 @@ func (b *bench) measureStalled(ctx context.Context, pid int, addr, control strin
 	if r.before, err = measureTurn(ctx, pid, fleet, b.turn); err != nil {
 		return err
 	}
-	rss, err := rssOf(pid)
+	held, err := memoryOf(ctx, control)
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func (b *bench) measureStalled(ctx context.Context, pid int, addr, control strin
 	if r.while, err = measureTurn(ctx, pid, fleet, b.turn); err != nil {
 		return err
 	}
-	rssAfter, err := rssOf(pid)
+	heldAfter, err := memoryOf(ctx, control)
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (b *bench) measureStalled(ctx context.Context, pid int, addr, control strin
 	if err != nil {
 		return err
 	}
-	r.server, r.kernel = float64(rssAfter-rss)/liveStalled, float64(kernelAfter-kernel)/liveStalled
+	r.server, r.kernel = float64(heldAfter-held)/liveStalled, float64(kernelAfter-kernel)/liveStalled
 	if err := order("rate=0"); err != nil {
 		return err
 	}
@@ -259,6 +259,17 @@ func (b *bench) measureStalled(ctx context.Context, pid int, addr, control strin
 	b.live.stall = r
 	b.say("live: %d stalled: %.1f KiB of the server, %.1f KiB of the kernel each; p99 %v, before %v; %d of %d values wrong after reading again", r.clients, r.server/1024, r.kernel/1024, r.while.p99, r.before.p99, r.wrong, r.of)
 	return nil
+}
+
+// memoryOf is what a live server holds on its heap and stacks, in bytes. A hundred clients are lost in what its resident memory
+// changes by from one collection to the next.
+func memoryOf(ctx context.Context, control string) (int64, error) {
+	text, err := get(ctx, "http://"+control+"/control?memory=1")
+	if err != nil {
+		return 0, err
+	}
+	var told struct{ Memory int64 }
+	return told.Memory, json.Unmarshal(text, &told)
 }
 
 // measureDrain stops the server under load, with another one to go to.
@@ -522,7 +533,7 @@ func (b *bench) writeLive(w io.Writer) {
 		p.line("")
 	}
 	if r := b.live.stall; r != nil {
-		p.line("%d clients more, each following %d stores, that read nothing: **%.1f KiB** of the server and **%.1f KiB** of the kernel's TCP each (both ends of the connection are on this machine); the age of the others' messages is p50 %s, p99 %s, before %s, %s. "+
+		p.line("%d clients more, each following %d stores, that read nothing: **%.1f KiB** of the server (heap and stacks after a collection) and **%.1f KiB** of the kernel's TCP each (both ends of the connection are on this machine); the age of the others' messages is p50 %s, p99 %s, before %s, %s. "+
 			"When they read again, %d of %s values were not the newest.", r.clients, stalledFollow, r.server/1024, r.kernel/1024, millis(r.while.p50), millis(r.while.p99), millis(r.before.p50), millis(r.before.p99), r.wrong, thousands(r.of))
 		p.line("")
 	}

@@ -93,7 +93,7 @@ func serveLive(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	return group.Wait()
 }
 
-// control sets the rates and where to send clients, and tells the number of goroutines, or all values.
+// control sets the rates and where to send clients, and tells the number of goroutines, the memory in use, or all values.
 func (s *liveServer) control(w http.ResponseWriter, r *http.Request) {
 	for name, v := range map[string]*atomic.Int64{"rate": &s.rate, "hot": &s.hot} {
 		if n, err := strconv.Atoi(r.FormValue(name)); err == nil {
@@ -111,7 +111,14 @@ func (s *liveServer) control(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(all)
 		return
 	}
-	_ = json.NewEncoder(w).Encode(map[string]int{"goroutines": runtime.NumGoroutine()})
+	told := map[string]int{"goroutines": runtime.NumGoroutine()}
+	if r.FormValue("memory") != "" { // what is held, without what waits to be collected
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		told["memory"] = int(m.HeapAlloc + m.StackInuse)
+	}
+	_ = json.NewEncoder(w).Encode(told)
 }
 
 // update applies changes as a feed does, until it is stopped. The length of a queue is the time, in microseconds within the
