@@ -359,6 +359,37 @@ func TestLiveAfterResync(t *testing.T) {
 	}
 }
 
+// TestLiveResumesAfterToken has a node that is behind what a client has seen elsewhere: with the token it begins with that.
+func TestLiveResumesAfterToken(t *testing.T) {
+	n := newTestNode(t, func(s *nodeSetup) { s.edge.SessionWait = patience })
+	n.put(t, shortline.Store{ID: "a", Name: "A"})
+	n.report(t, "a", `{"length":4}`)
+	n.store.changes.set(broken)
+	nine := 9
+	_, token, err := n.batcher.Submit(t.Context(), replication.Write{Items: []replication.Item{{Queue: &shortline.QueueUpdate{ID: "a", Length: &nine}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket, events, other := dialLive(t, n.api), make(chan liveEvent, 1), dialLive(t, n.api)
+	socket.send(t, `{"op":"subscribe","stores":["a"],"token":"`+token.String()+`"}`)
+	go func() {
+		defer close(events) // also where it fails
+		e, _ := openStream(t, n.plain, n.api+"/v1/live/sse?store=a", "Last-Event-ID: "+token.String()).next(t)
+		events <- e
+	}()
+	other.send(t, `{"op":"subscribe","stores":["a"]}`)
+	if e := other.want(t, "subscribed"); *e.Stores[0].Length != 4 {
+		t.Fatalf("this test is of no use: the node is not behind, it has %d", *e.Stores[0].Length)
+	}
+	n.store.changes.set(nil)
+	for name, e := range map[string]liveEvent{"a WebSocket": socket.want(t, "subscribed"), "events": <-events} {
+		if len(e.Stores) != 1 || *e.Stores[0].Length != 9 {
+			t.Errorf("%s: with the token of 9 it begins with %+v", name, e)
+		}
+	}
+	other.until(t, "what follows", isLength("a", 9))
+}
+
 // TestLiveSlowReader has one client that does not read, and one that does: the first hurts nobody, and gets the newest
 // values when it reads again.
 func TestLiveSlowReader(t *testing.T) {
