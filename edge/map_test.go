@@ -94,7 +94,7 @@ func TestMapShowsWaits(t *testing.T) {
 
 // BenchmarkMapHandler asks for all of 25,000 stores, as a map does.
 func BenchmarkMapHandler(b *testing.B) {
-	n := newTestNode(b)
+	n := newTestNode(b, func(s *nodeSetup) { s.edge.RateAddress = 1e8 })
 	random := rand.New(rand.NewPCG(7, 8))
 	stores := make([]shortline.Store, 25_000)
 	for i := range stores {
