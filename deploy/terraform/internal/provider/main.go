@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 
@@ -66,7 +65,8 @@ func convert(b *schema.Block) (*tfprotov5.Schema, error) {
 func convertBlock(b *schema.Block) (*tfprotov5.SchemaBlock, error) {
 	out := &tfprotov5.SchemaBlock{}
 	for name, a := range b.Attributes {
-		kind, err := tftypes.ParseJSONType(json.RawMessage(a.Type)) //nolint:staticcheck // there is no other way from JSON
+		//lint:ignore SA1019 there is no other way from JSON
+		kind, err := tftypes.ParseJSONType(a.Type)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
