@@ -31,21 +31,6 @@ func ballOf(spots []spot) ball {
 	return ball{c, math.Sqrt(r2) + roundOff}
 }
 
-// ballAround holds other balls. It is looser than the ball of their points.
-func ballAround(balls []ball) ball {
-	lo, hi := balls[0].c, balls[0].c
-	for i := range balls {
-		c, r := balls[i].c, balls[i].r
-		lo = vec{min(lo.x, c.x-r), min(lo.y, c.y-r), min(lo.z, c.z-r)}
-		hi = vec{max(hi.x, c.x+r), max(hi.y, c.y+r), max(hi.z, c.z+r)}
-	}
-	c, r := middle(lo, hi), 0.0
-	for i := range balls {
-		r = max(r, math.Sqrt(c.chord2(balls[i].c))+balls[i].r)
-	}
-	return ball{c, r + roundOff}
-}
-
 // with is the ball grown, if it must be, to hold p.
 func (b ball) with(p vec) ball {
 	b.r = max(b.r, math.Sqrt(b.c.chord2(p))+roundOff)

@@ -23,7 +23,7 @@ redis.call('SET', KEYS[1], string.format('%.0f', at), 'PX', math.ceil((at - now)
 return at - now`
 
 // errNotUsable says that Redis has not been checked yet.
-var errNotUsable = errors.New("Redis cannot be used at the moment")
+var errNotUsable = errors.New("the cache in Redis cannot be used at the moment")
 
 // Spend counts what clients have used in the whole region, in one round trip to each node of Redis, and returns for each by how much it is
 // ahead of what it may use: with the burst times Every it has nothing left. An error means that some or all were not counted.
