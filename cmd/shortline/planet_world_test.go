@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -224,7 +226,10 @@ func bentMain(mutant bool, details string) {
 		a.target = func(t replication.Target) replication.Target { return revless{t, new(atomic.Uint64)} }
 	}
 	if mutant || a.detailsBytes > 0 {
-		os.Exit(report(os.Stderr, a.run(context.Background(), os.Args[1:])))
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		code := report(os.Stderr, a.run(ctx, os.Args[1:]))
+		stop()
+		os.Exit(code)
 	}
 }
 
