@@ -27,6 +27,12 @@ func (n *node) firstKey(ctx context.Context) error {
 		return nil
 	}
 	if len(keys) > 0 {
+		// Another node may have made one a moment ago. Whoever is told that this node is ready must find it valid here.
+		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		if newest, err := n.feed.Ahead(bounded); err == nil {
+			_ = n.feed.Wait(bounded, newest)
+		}
 		return nil
 	}
 	secret, token, err := makeAdminKey(ctx, n.router, n.s.data)
