@@ -64,7 +64,7 @@ check: ## all that a change must pass: format, vet, staticcheck, go.mod, tests w
 	else \
 		echo "==> no Node.js: not checked that the built console is what its sources give"; \
 	fi
-	@$(MAKE) --no-print-directory terraform rules
+	@$(MAKE) --no-print-directory terraform rules vulnerable
 	@echo "==> go test -race ./..."
 	@$(GO) test -race -timeout $(TIMEOUT) ./...
 
