@@ -15,7 +15,7 @@ func TestPlan(t *testing.T) {
 	if got.code != 0 {
 		t.Fatal(got.stderr)
 	}
-	for _, want := range []string{"Edge nodes: m7i.large", "267.2 Mbit/s", "in all", "Prices of 2025-11-30"} {
+	for _, want := range []string{"Edge nodes: m7i.large", "267.3 Mbit/s", "in all", "Prices of 2025-11-30"} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("no %q in\n%s", want, got.stdout)
 		}

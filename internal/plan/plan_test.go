@@ -52,7 +52,7 @@ func TestSmallByHand(t *testing.T) {
 	near(t, p, "updates_peak", 1000.0/3)
 	near(t, p, "reads", 500_000.0*6/3600)                        // half of the million people are there in the mean
 	near(t, p, "messages_peak", 500_000.0/3)                     // 333 changes for 500 followers each
-	near(t, p, "egress_peak", 8*(5000.0/3*2441+500_000.0/3*176)) // (1,666.67 × 2,441 + 166,666.67 × 176) B/s × 8
+	near(t, p, "egress_peak", 8*(5000.0/3*2451+500_000.0/3*176)) // (1,666.67 × 2,451 + 166,666.67 × 176) B/s × 8
 	near(t, p, "nodes_per_region", 6)                            // 1,000,000 people on two regions with 100,000 a node, and one more
 	near(t, p, "node_connections", 100_000)
 	near(t, p, "nodes", 18)
@@ -71,7 +71,7 @@ func TestLargeByHand(t *testing.T) {
 	near(t, p, "reads_peak", 500e8/86400*3)
 	near(t, p, "event_archive", 138_700) // 500 M × 365 × 5 × 152 B = 138.7 TB
 	near(t, p, "redis_data", 10e6*454/1073741824.0)
-	near(t, p, "egress_month", 500e8/86400*2441*3600*730/1e9)
+	near(t, p, "egress_month", 500e8/86400*2451*3600*730/1e9)
 }
 
 func TestAvailabilityByHand(t *testing.T) {
