@@ -30,34 +30,8 @@ type MapAnswer struct {
 	Open     []*bool   `json:"open" doc:"Whether it is open now; null where hours or time zone are not known"`
 }
 
-var mapParameters = []string{"bbox", "limit", "consistency"}
-
-func parseMap(raw string) (b box, limit int, level consistency, err error) {
-	b, limit = box{-180, -90, 180, 90}, defaultMapStores
-	seen := map[string]bool{}
-	err = parameters(raw, func(name, value string) (err error) {
-		if seen[name] {
-			return malformed(clip(name), "is given more than once")
-		}
-		seen[name] = true
-		switch name {
-		case "bbox":
-			b, err = parseBox(value)
-		case "limit":
-			if limit, err = strconv.Atoi(value); err != nil {
-				return malformed(name, "%q is not a whole number", clip(value))
-			}
-			if limit < 1 || limit > maxMapStores {
-				return invalid(name, "%d is not between 1 and %d", limit, maxMapStores)
-			}
-		case "consistency":
-			level, err = parseConsistency(value)
-		default:
-			return unknownParameter(name, mapParameters)
-		}
-		return err
-	})
-	return b, limit, level, err
+func parseMap(raw string) (box, int, consistency, error) {
+	return parseBoxQuery(raw, "limit", 1, maxMapStores, defaultMapStores)
 }
 
 // circle is around the box: its centre, and no less than the distance to the farthest point of the box.

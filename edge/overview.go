@@ -224,10 +224,17 @@ func outline(c geo.Cell) [][][2]longitude {
 	return [][][2]longitude{append(ring, ring[0])}
 }
 
-var heatmapParameters = []string{"bbox", "res", "consistency"}
+func parseHeatmap(raw string) (box, int, consistency, error) {
+	b, res, level, err := parseBoxQuery(raw, "res", 0, maxHeatRes, -1)
+	if res < 0 {
+		res = b.res()
+	}
+	return b, res, level, err
+}
 
-func parseHeatmap(raw string) (b box, res int, level consistency, err error) {
-	b, res = box{-180, -90, 180, 90}, -1
+// parseBoxQuery reads what is asked of a box: bbox, the whole Earth where it is absent; a whole number between low and high; consistency.
+func parseBoxQuery(raw, number string, low, high, absent int) (b box, n int, level consistency, err error) {
+	b, n = box{-180, -90, 180, 90}, absent
 	seen := map[string]bool{}
 	err = parameters(raw, func(name, value string) (err error) {
 		if seen[name] {
@@ -237,24 +244,21 @@ func parseHeatmap(raw string) (b box, res int, level consistency, err error) {
 		switch name {
 		case "bbox":
 			b, err = parseBox(value)
-		case "res":
-			if res, err = strconv.Atoi(value); err != nil {
+		case number:
+			if n, err = strconv.Atoi(value); err != nil {
 				return malformed(name, "%q is not a whole number", clip(value))
 			}
-			if res < 0 || res > maxHeatRes {
-				return invalid(name, "%d is not between 0 and %d", res, maxHeatRes)
+			if n < low || n > high {
+				return invalid(name, "%d is not between %d and %d", n, low, high)
 			}
 		case "consistency":
 			level, err = parseConsistency(value)
 		default:
-			return unknownParameter(name, heatmapParameters)
+			return unknownParameter(name, []string{"bbox", number, "consistency"})
 		}
 		return err
 	})
-	if res < 0 {
-		res = b.res()
-	}
-	return b, res, level, err
+	return b, n, level, err
 }
 
 // heat is the shared sum by cell.
