@@ -281,7 +281,7 @@ type heldWrite struct {
 }
 
 func newHeldWrite(w replication.Write, deadline time.Time) (*heldWrite, error) {
-	p := &heldWrite{items: len(w.Items), deadline: deadline, done: make(chan forwardOutcome, 1), store: firstStore(&w.Items[0])}
+	p := &heldWrite{items: len(w.Items), deadline: deadline, done: make(chan forwardOutcome, 1), store: w.Items[0].Subject()}
 	if w.Idempotency == nil {
 		p.ownKey = true
 		w.Idempotency = ownKey()
@@ -300,18 +300,6 @@ func newHeldWrite(w replication.Write, deadline time.Time) (*heldWrite, error) {
 // against nothing.
 func ownKey() *replication.Idempotency {
 	return &replication.Idempotency{Scope: ownKeyScope, Key: rand.Text(), BodyHash: sha256.Sum256(nil), TTL: ownKeyLife}
-}
-
-func firstStore(it *replication.Item) string {
-	switch {
-	case it.Queue != nil:
-		return string(it.Queue.ID)
-	case it.Put != nil:
-		return string(it.Put.ID)
-	case it.Key != nil:
-		return string(it.Key.ID)
-	}
-	return string(it.Delete)
 }
 
 // noPrimary is the error of a write that was certainly not written.

@@ -206,7 +206,7 @@ type cutter struct {
 }
 
 func (c *cutter) Submit(ctx context.Context, w replication.Write) (replication.Result, replication.Token, error) {
-	mine := firstStore(&w.Items[0]) == "x"
+	mine := w.Items[0].Subject() == "x"
 	if mine && c.before {
 		c.once.Do(c.cut)
 	}
@@ -510,7 +510,7 @@ func TestForwardNeighboursDoNotMind(t *testing.T) {
 	w := new(recorder)
 	release := make(chan struct{})
 	w.before = func(ctx context.Context, w replication.Write) error {
-		switch firstStore(&w.Items[0]) {
+		switch w.Items[0].Subject() {
 		case "poison":
 			return errors.New("the database cannot take this")
 		case "slow":

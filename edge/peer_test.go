@@ -54,7 +54,7 @@ func (r *recorder) Submit(ctx context.Context, w replication.Write) (replication
 	r.xid++
 	res := replication.Result{At: time.UnixMilli(int64(r.xid)).UTC(), Items: make([]replication.ItemResult, len(w.Items))}
 	for i := range w.Items {
-		r.applied = append(r.applied, firstStore(&w.Items[i]))
+		r.applied = append(r.applied, w.Items[i].Subject())
 		res.Items[i] = replication.ItemResult{Status: replication.StatusDeleted, Rev: r.xid}
 		if u := w.Items[i].Queue; u != nil {
 			q := u.Apply(time.UnixMilli(int64(r.xid)), nil)

@@ -50,8 +50,8 @@ func newWaiting(maxItems, maxWaiting, maxFlying int, linger time.Duration) *wait
 		wake: make(chan struct{}, 1), busy: map[uint64]struct{}{}}
 }
 
-// subject is the id of what the item writes.
-func (it *Item) subject() string {
+// Subject is the id of what the item writes: a store or a key.
+func (it *Item) Subject() string {
 	switch {
 	case it.Queue != nil:
 		return string(it.Queue.ID)
@@ -69,7 +69,7 @@ func (q *waiting) add(w Write, s trace.Span) (*pending, error) {
 	n := len(w.Items)
 	p := &pending{write: w, subjects: make([]uint64, n), since: time.Now(), done: make(chan outcome, 1), span: s}
 	for i := range w.Items {
-		p.subjects[i] = maphash.String(q.seed, w.Items[i].subject())
+		p.subjects[i] = maphash.String(q.seed, w.Items[i].Subject())
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
