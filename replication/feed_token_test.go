@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,9 +117,10 @@ func TestReadTokensOutliveAFork(t *testing.T) {
 func TestSettleWaitsWhileThePrimaryMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := newDatabase()
-		moving := true
+		var moving atomic.Bool // virtual time orders nothing for the race detector
+		moving.Store(true)
 		f := startFeed(t, db, replication.FeedConfig{PrimaryHead: func(ctx context.Context) (replication.Head, error) {
-			if moving {
+			if moving.Load() {
 				return replication.Head{}, replication.ErrNotPrimary
 			}
 			h, err := db.Head(ctx)
@@ -132,14 +134,14 @@ func TestSettleWaitsWhileThePrimaryMoves(t *testing.T) {
 		waiting := async(func() error { return f.Settle(t.Context(), ahead, 2*time.Second) })
 		time.Sleep(20 * time.Second)
 		blocked(t, waiting, "nobody can tell")
-		moving = false
+		moving.Store(false)
 		time.Sleep(time.Second)
 		blocked(t, waiting, "the primary was asked just now")
 		time.Sleep(2 * time.Second)
 		if err := <-waiting; !errors.Is(err, replication.ErrBehind) {
 			t.Errorf("a node that stays behind: %v", err)
 		}
-		moving = true
+		moving.Store(true)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		if err := f.Settle(ctx, ahead, 2*time.Second); !errors.Is(err, context.DeadlineExceeded) {
@@ -152,9 +154,10 @@ func TestSettleWaitsWhileThePrimaryMoves(t *testing.T) {
 		kept.LSN = replication.NoFork
 		db.begin().beginEpoch().commit()
 		f := startFeed(t, db, replication.FeedConfig{ForkOf: func(uint64) (uint64, bool) { return 5, true }})
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		db.setBefore(func(_ context.Context, read string) error {
-			if down && read == "Wrote" {
+			if down.Load() && read == "Wrote" {
 				return errors.New("the database is being moved")
 			}
 			return nil
@@ -162,7 +165,7 @@ func TestSettleWaitsWhileThePrimaryMoves(t *testing.T) {
 		waiting := async(func() error { return f.Settle(t.Context(), kept, 2*time.Second) })
 		time.Sleep(5 * time.Second)
 		blocked(t, waiting, "the database cannot be read")
-		down = false
+		down.Store(false)
 		if err := <-waiting; err != nil {
 			t.Error(err)
 		}
