@@ -37,7 +37,7 @@ type PeerNode struct {
 	Addr string // host:port of its internal listener
 }
 
-// ForwarderConfig sets up a Forwarder. Peers and ClusterKey are required; for all else zero works.
+// ForwarderConfig sets up a Forwarder. Peers and ClusterKeys are required; for all else zero works.
 type ForwarderConfig struct {
 	// Peers returns the nodes of the primary region, none while it is not known. The answer may change at any time, also to
 	// nodes of this very region; it is asked for often, must not block, and its result is not changed.
@@ -45,8 +45,8 @@ type ForwarderConfig struct {
 	// Changed returns a channel that is closed once another region has become primary or the old one can be tried again:
 	// nodes that failed before are then tried at once. nil: changes of Peers are seen within Poll.
 	Changed func() <-chan struct{}
-	// ClusterKey is the secret that all nodes have in common, of 16 bytes or more.
-	ClusterKey string
+	// ClusterKeys are the secrets that all nodes have in common, of 16 bytes or more.
+	ClusterKeys peer.Keys
 	// Identity is shown to the nodes, and theirs is asked for (nil: no TLS).
 	Identity *pki.Identity
 	// Timeout bounds a Submit whose caller sets no earlier deadline (10 s).
@@ -114,7 +114,7 @@ type Forwarder struct {
 
 // NewForwarder makes a Forwarder. It starts nothing; see Run. The error is peer.ErrNoKey, or names what is missing.
 func NewForwarder(cfg ForwarderConfig) (*Forwarder, error) {
-	s, err := peer.NewSigner(cfg.ClusterKey)
+	s, err := peer.NewSigner(cfg.ClusterKeys)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shortline/shortline"
+	"github.com/shortline/shortline/internal/peer"
 	"github.com/shortline/shortline/replication"
 	"github.com/shortline/shortline/replication/sqlite"
 )
@@ -50,7 +51,7 @@ func (l *peerList) changed() <-chan struct{} { return *l.changes.Load() }
 
 func startForwarder(t testing.TB, peers *peerList, setups ...func(*ForwarderConfig)) *Forwarder {
 	t.Helper()
-	cfg := ForwarderConfig{Peers: peers.get, Changed: peers.changed, ClusterKey: testClusterKey, Registerer: prometheus.NewRegistry()}
+	cfg := ForwarderConfig{Peers: peers.get, Changed: peers.changed, ClusterKeys: testClusterKeys, Registerer: prometheus.NewRegistry()}
 	for _, s := range setups {
 		s(&cfg)
 	}
@@ -293,7 +294,7 @@ func TestForwardSaysThatThereIsNoPrimary(t *testing.T) {
 			return toHandler(primaryPeer(t, new(recorder), notPrimary).Handler())
 		}, "not the primary in epoch 4"},
 		{"another cluster key", []PeerNode{{"n1", "n1"}}, func(t *testing.T) func(*http.Request) (*http.Response, error) {
-			return toHandler(primaryPeer(t, new(recorder), func(c *PeerConfig) { c.ClusterKey += "?" }).Handler())
+			return toHandler(primaryPeer(t, new(recorder), func(c *PeerConfig) { c.ClusterKeys = peer.Keys{"another cluster key"} }).Handler())
 		}, "--cluster-key"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -579,7 +580,7 @@ func TestForwardOverloadedPrimary(t *testing.T) {
 
 func TestForwardStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, err := NewForwarder(ForwarderConfig{Peers: func() []PeerNode { return nil }, ClusterKey: testClusterKey})
+		f, err := NewForwarder(ForwarderConfig{Peers: func() []PeerNode { return nil }, ClusterKeys: testClusterKeys})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,12 +27,12 @@ import (
 // ErrNotPrimary is replication.ErrNotPrimary: nothing was written, and whoever holds the write tries it again.
 var ErrNotPrimary = replication.ErrNotPrimary
 
-// PeerConfig sets up a Peer. ClusterKey, Writer and Primary are required.
+// PeerConfig sets up a Peer. ClusterKeys, Writer and Primary are required.
 type PeerConfig struct {
 	// Region is the name of this node's region ("local").
 	Region string
-	// ClusterKey is the secret that all nodes have in common, of 16 bytes or more.
-	ClusterKey string
+	// ClusterKeys are the secrets that all nodes have in common, of 16 bytes or more.
+	ClusterKeys peer.Keys
 	// Identity is shown to whoever connects, and theirs is asked for (nil: no TLS).
 	Identity *pki.Identity
 	// Writer is the local one, never a Forwarder.
@@ -68,7 +68,7 @@ type Peer struct {
 
 // NewPeer makes a Peer. It starts nothing; see Run. The error is peer.ErrNoKey, or names what is missing.
 func NewPeer(cfg PeerConfig) (*Peer, error) {
-	v, err := peer.NewVerifier(cfg.ClusterKey, cfg.Now)
+	v, err := peer.NewVerifier(cfg.ClusterKeys, cfg.Now)
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/shortline/shortline/replication"
 )
 
-const testClusterKey = "a cluster key of a test"
+var testClusterKeys = peer.Keys{"a cluster key of a test"}
 
 // recorder is a Writer in memory that keeps idempotency keys as a store does.
 type recorder struct {
@@ -81,7 +81,7 @@ func (r *recorder) count(store string) (n int) {
 
 func primaryPeer(t testing.TB, w Writer, setups ...func(*PeerConfig)) *Peer {
 	t.Helper()
-	cfg := PeerConfig{Region: "eu", ClusterKey: testClusterKey, Writer: w, Primary: func() (bool, uint64) { return true, 3 }}
+	cfg := PeerConfig{Region: "eu", ClusterKeys: testClusterKeys, Writer: w, Primary: func() (bool, uint64) { return true, 3 }}
 	for _, s := range setups {
 		s(&cfg)
 	}
@@ -142,7 +142,7 @@ func requestBody(t testing.TB, writes ...replication.Write) []byte {
 
 func signedRequest(t testing.TB, body []byte, now time.Time) *http.Request {
 	t.Helper()
-	s, err := peer.NewSigner(testClusterKey)
+	s, err := peer.NewSigner(testClusterKeys)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,10 +166,10 @@ func refusal(t testing.TB, p *Peer, r *http.Request) (int, peer.Refusal) {
 
 func TestPeerNeedsAClusterKey(t *testing.T) {
 	for _, key := range []string{"", "short"} {
-		if _, err := NewPeer(PeerConfig{ClusterKey: key}); !errors.Is(err, peer.ErrNoKey) {
+		if _, err := NewPeer(PeerConfig{ClusterKeys: peer.Keys{key}}); !errors.Is(err, peer.ErrNoKey) {
 			t.Errorf("NewPeer with the key %q: %v", key, err)
 		}
-		if _, err := NewForwarder(ForwarderConfig{ClusterKey: key}); !errors.Is(err, peer.ErrNoKey) {
+		if _, err := NewForwarder(ForwarderConfig{ClusterKeys: peer.Keys{key}}); !errors.Is(err, peer.ErrNoKey) {
 			t.Errorf("NewForwarder with the key %q: %v", key, err)
 		}
 	}
@@ -192,7 +192,7 @@ func TestPeerRefusesWholeRequests(t *testing.T) {
 	}{
 		{"no signature", good, func(r *http.Request) { r.Header.Del(peer.HeaderSignature) }, peerUnauthorized, "--cluster-key"},
 		{"another key", good, func(r *http.Request) {
-			other, _ := peer.NewSigner("another cluster key")
+			other, _ := peer.NewSigner(peer.Keys{"another cluster key"})
 			other.Sign(r, good, 1, now)
 		}, peerUnauthorized, "--cluster-key"},
 		{"another time", good, func(r *http.Request) { r.Header.Set(peer.HeaderTime, "5") }, peerUnauthorized, "signature"},
@@ -245,7 +245,7 @@ func TestPeerRefusesWholeRequests(t *testing.T) {
 func hexMAC(r *http.Request) string {
 	const digits = "0123456789abcdef"
 	var b strings.Builder
-	for _, c := range peer.MAC([]byte(testClusterKey), r) {
+	for _, c := range peer.MAC([]byte(testClusterKeys[0]), r) {
 		b.WriteByte(digits[c>>4])
 		b.WriteByte(digits[c&15])
 	}
@@ -334,7 +334,7 @@ func TestPeerIgnoresWhatANewerNodeAdds(t *testing.T) {
 
 func TestPeerStatus(t *testing.T) {
 	p := primaryPeer(t, new(recorder), func(c *PeerConfig) { c.Applied = func() string { return "token" } })
-	s, _ := peer.NewSigner(testClusterKey)
+	s, _ := peer.NewSigner(testClusterKeys)
 	r := httptest.NewRequest(http.MethodGet, "http://peer"+peerStatusPath, nil)
 	if code, why := refusal(t, p, r); why.Kind != peerUnauthorized {
 		t.Errorf("unsigned: %d %+v", code, why)

@@ -234,7 +234,7 @@ func (s *subject) addresses() (out []far) {
 		c := &s.serve
 		add("postgres", postgres.AddrOf(c.postgres))
 		add("postgres-replica", postgres.AddrOf(c.replica))
-		add("redis", c.redis...)
+		add("redis", c.redis.addrs...)
 		add("forward-to", c.forwardTo...)
 		add("join", c.join...)
 		pairs("control-voters", c.controlVoters)

@@ -61,7 +61,7 @@ type dbSettings struct {
 	peers             map[string]string
 	from, sqlFile     string
 	listen, metrics   string
-	clusterKey        string
+	clusterKeys       []string
 	deployment        string
 	identity          identitySettings
 	logLevel, logForm string
@@ -87,7 +87,7 @@ func dbCommand(a *app, s *dbSettings) *cobra.Command {
 	f.StringVar(&s.cfg.Listen, "postgres-listen", "127.0.0.1:5432", "`address` at which PostgreSQL takes connections")
 	f.StringVar(&s.listen, "agent-listen", "127.0.0.1:8083", "`address` for the control plane's commands")
 	f.StringVar(&s.metrics, "agent-metrics-listen", "", "`address` of /metrics, /livez and /readyz; default: none")
-	f.StringVar(&s.clusterKey, "cluster-key", "", "`secret` that all nodes have, 16 bytes or more; better set as SHORTLINE_CLUSTER_KEY")
+	bindClusterKey(f, &s.clusterKeys)
 	f.StringVar(&s.deployment, "deployment", "shortline", "`name` of the deployment, as nodes have it; looked at with --cluster-tls-cert")
 	s.identity.bind(f)
 	s.identity.bindInsecure(f)
@@ -136,8 +136,8 @@ func (s *dbSettings) complete() error {
 	if err := s.cfg.Validate(); err != nil && s.driver == "sql" {
 		faults = append(faults, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	}
-	if len(s.clusterKey) < peer.MinKey {
-		faults = append(faults, peer.ErrNoKey)
+	if err := peer.Keys(s.clusterKeys).Check(); err != nil {
+		faults = append(faults, err)
 	}
 	if err := s.identity.validate(); err != nil {
 		faults = append(faults, err)
@@ -186,7 +186,7 @@ func (a *app) db(ctx context.Context, s *dbSettings) error {
 		return err
 	}
 	log = introduce(log, s.region, s.region+"-db")
-	verifier, err := peer.NewVerifier(s.clusterKey, nil)
+	verifier, err := peer.NewVerifier(s.clusterKeys, nil)
 	if err != nil {
 		return err
 	}

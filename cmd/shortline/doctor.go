@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/replication/postgres"
 	"github.com/shortline/shortline/replication/rediscache"
 )
@@ -77,9 +77,14 @@ func (a *app) examine(ctx context.Context, s *subject, admin string) findings {
 		}
 		judgePostgres(&found, server.setting, facts, c.conns)
 	}
-	for _, addr := range c.redis {
+	cache, err := c.redis.config(c.deployment, slog.New(slog.DiscardHandler))
+	if err != nil {
+		found.add("redis", fail, "correct the files of --redis-tls-ca, --redis-tls-cert and --redis-tls-key", "%v", err)
+		return found
+	}
+	for _, addr := range c.redis.addrs {
 		look, cancel := context.WithTimeout(ctx, lookWithin)
-		facts, err := rediscache.Inspect(look, rediscache.Config{Addrs: c.redis, Password: c.redisPassword, Deployment: shortline.StoreID(c.deployment)}, addr)
+		facts, err := rediscache.Inspect(look, cache, addr)
 		cancel()
 		if err != nil {
 			found.add("redis "+addr, warn, "start Redis, or correct --redis; nodes go on without it and read from PostgreSQL", "%v", err)

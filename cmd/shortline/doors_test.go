@@ -79,7 +79,7 @@ func internalDoors(w *world) {
 		{"agent-listen", region.Postgres.Agent(), "/peer/v1/database/status", struct{}{}},
 	} {
 		call := func(key string, id *pki.Identity) error {
-			c, err := peer.NewClient(key, id)
+			c, err := peer.NewClient(peer.Keys{key}, id)
 			if err != nil {
 				t.Fatal(err)
 			}

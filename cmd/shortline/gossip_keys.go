@@ -27,17 +27,15 @@ func readGossipKeys(path string) ([]string, error) {
 	return keys, nil
 }
 
-// secrets are the keys for gossip in the order of their use: of the file, else of the flags, else the cluster key.
+// secrets are the keys for gossip in the order of their use: of the file, else of the flags, else the cluster keys.
 func (s *serveSettings) secrets() ([]string, error) {
 	switch {
 	case s.gossipKeyFile != "":
 		return readGossipKeys(s.gossipKeyFile)
 	case len(s.gossipKeys) > 0:
 		return s.gossipKeys, nil
-	case s.clusterKey != "":
-		return []string{s.clusterKey}, nil
 	}
-	return nil, nil
+	return s.clusterKeys, nil
 }
 
 // followGossipKeys takes the keys of --gossip-key-file into use whenever it changes, until ctx ends. A file that cannot be used leaves those

@@ -19,6 +19,7 @@ import (
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/edge"
+	"github.com/shortline/shortline/internal/peer"
 	"github.com/shortline/shortline/regions/agent"
 	"github.com/shortline/shortline/replication"
 )
@@ -43,14 +44,14 @@ of them since: leave them out with --only queues where that is not wanted.`
 
 // importLostSettings are the flags of import-lost.
 type importLostSettings struct {
-	forwardTo  []string
-	clusterKey string
-	deployment string
-	identity   identitySettings
-	only       []string
-	stores     []string
-	dryRun     bool
-	timeout    time.Duration
+	forwardTo   []string
+	clusterKeys []string
+	deployment  string
+	identity    identitySettings
+	only        []string
+	stores      []string
+	dryRun      bool
+	timeout     time.Duration
 }
 
 // lostKinds are the values of --only, with the kinds of changes that each stands for.
@@ -65,7 +66,7 @@ func newImportLostCommand(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&s.forwardTo, "forward-to", nil, "cluster `addresses` of the primary region's nodes")
-	f.StringVar(&s.clusterKey, "cluster-key", "", "`secret` that all nodes have; better set as SHORTLINE_CLUSTER_KEY")
+	bindClusterKey(f, &s.clusterKeys)
 	f.StringVar(&s.deployment, "deployment", "shortline", "`name` of the deployment, as nodes have it; looked at with --cluster-tls-cert")
 	s.identity.bind(f)
 	f.StringSliceVar(&s.only, "only", nil, "import nothing but these `kinds`: queues, stores, keys (default: all)")
@@ -95,8 +96,8 @@ func (s *importLostSettings) validate() error {
 		if len(s.forwardTo) == 0 {
 			faults = append(faults, errors.New("--forward-to is missing: name the cluster addresses of nodes of the primary region, or try --dry-run"))
 		}
-		if len(s.clusterKey) < 16 {
-			faults = append(faults, errors.New("--cluster-key is missing or shorter than 16 bytes"))
+		if err := peer.Keys(s.clusterKeys).Check(); err != nil {
+			faults = append(faults, err)
 		}
 	}
 	for _, addr := range s.forwardTo {
@@ -135,7 +136,7 @@ func (a *app) importLost(ctx context.Context, s *importLostSettings, path string
 	if err != nil {
 		return err
 	}
-	forwarder, err := edge.NewForwarder(edge.ForwarderConfig{Peers: func() []edge.PeerNode { return peers }, ClusterKey: s.clusterKey, Identity: id, Timeout: s.timeout})
+	forwarder, err := edge.NewForwarder(edge.ForwarderConfig{Peers: func() []edge.PeerNode { return peers }, ClusterKeys: s.clusterKeys, Identity: id, Timeout: s.timeout})
 	if err != nil {
 		return fmt.Errorf("import-lost: %w", err)
 	}

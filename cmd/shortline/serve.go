@@ -94,11 +94,10 @@ func serveCommand(a *app, s *serveSettings) *cobra.Command {
 	f.BoolVar(&s.localSnapshot, "local-snapshot", true, "with --postgres, keep a file of all stores in the data folder, to start from while the database is down")
 	f.IntVar(&s.conns, "postgres-conns", 10, "connections to each PostgreSQL server at most")
 	f.IntVar(&s.commits, "commits-in-flight", 8, "write transactions under way at once in PostgreSQL at most; where a commit is durable quickly there are fewer, and these are larger")
-	f.StringSliceVar(&s.redis, "redis", nil, "`addresses` of some nodes of a Redis Cluster that caches store details for the region")
-	f.StringVar(&s.redisPassword, "redis-password", "", "`password` of Redis; better set as SHORTLINE_REDIS_PASSWORD")
+	s.redis.bind(f)
 	f.StringVar(&s.deployment, "deployment", "shortline", "`name` that tells this deployment's keys in Redis from those of others")
 	f.StringVar(&s.clusterListen, "cluster-listen", "", "`address` for writes that other regions forward")
-	f.StringVar(&s.clusterKey, "cluster-key", "", "`secret` that all nodes have, 16 bytes or more; better set as SHORTLINE_CLUSTER_KEY")
+	bindClusterKey(f, &s.clusterKeys)
 	s.identity.bind(f)
 	s.identity.bindInsecure(f)
 	f.StringSliceVar(&s.forwardTo, "forward-to", nil, "cluster `addresses` of the primary region's nodes: writes go there instead of to the database")
@@ -147,8 +146,8 @@ func (s *serveSettings) validate() error {
 	if err := s.edge.Validate(); err != nil {
 		faults = append(faults, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	}
-	for _, addr := range []struct{ flag, value string }{{"listen", s.listen}, {"admin-listen", s.admin}} {
-		if _, _, err := net.SplitHostPort(addr.value); err != nil {
+	for _, addr := range []struct{ flag, value string }{{"listen", s.listen}, {"admin-listen", s.admin}, {"http-listen", s.publicTLS.http}} {
+		if _, _, err := net.SplitHostPort(addr.value); err != nil && (addr.value != "" || addr.flag != "http-listen") {
 			faults = append(faults, fmt.Errorf("--%s %q is not an address such as 127.0.0.1:8080 or :8080", addr.flag, addr.value))
 		}
 	}
@@ -157,7 +156,7 @@ func (s *serveSettings) validate() error {
 			faults = append(faults, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
 		}
 	}
-	secret := len(s.gossipKeys) > 0 || s.gossipKeyFile != "" || s.clusterKey != ""
+	secret := len(s.gossipKeys) > 0 || s.gossipKeyFile != "" || len(s.clusterKeys) > 0
 	if err := s.identity.refuseOpen("gossip-listen", s.gossipListen, secret, "anybody who reaches it could take part: give --cluster-key or --gossip-key"); err != nil {
 		faults = append(faults, err)
 	}
@@ -250,6 +249,12 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 		}
 		defer func() { _ = n.peerListener.Close() }()
 	}
+	if s.publicTLS.http != "" {
+		if n.plainListener, err = listen("http-listen", s.publicTLS.http); err != nil {
+			return err
+		}
+		defer func() { _ = n.plainListener.Close() }()
+	}
 	n.adminURL = "http://" + s.advertised(admin.Addr())
 	return n.run(ctx, public, admin)
 }
@@ -278,14 +283,15 @@ type node struct {
 	batcher *replication.Batcher
 	server  *edge.Server
 
-	control      wiring
-	router       *edge.Router
-	forwarder    *edge.Forwarder             // nil where there is no other region
-	peer         *edge.Peer                  // nil: none listens
-	peerListener net.Listener                // for peer
-	cache        *rediscache.Cache           // nil: none
-	deployment   string                      // id of the database; "": the embedded one, or one that was never reached
-	keeper       *replication.SnapshotKeeper // nil: no local snapshot
+	control       wiring
+	router        *edge.Router
+	forwarder     *edge.Forwarder             // nil where there is no other region
+	peer          *edge.Peer                  // nil: none listens
+	peerListener  net.Listener                // for peer
+	plainListener net.Listener                // of --http-listen; nil: none
+	cache         *rediscache.Cache           // nil: none
+	deployment    string                      // id of the database; "": the embedded one, or one that was never reached
+	keeper        *replication.SnapshotKeeper // nil: no local snapshot
 
 	gossip   *gossip.Gossip    // nil: this node knows of no other
 	geoIP    *geo.GeoIP        // nil: none
@@ -401,6 +407,11 @@ func (n *node) run(ctx context.Context, public, admin net.Listener) error {
 	}
 	if n.peer != nil {
 		use(func() error { return n.peer.Run(alive, n.peerListener) })
+	}
+	if n.plainListener != nil {
+		use(func() error {
+			return n.s.publicTLS.servePlain(alive, n.plainListener, n.s.edge.Steer.URL, n.log)
+		})
 	}
 	if n.gossip != nil {
 		use(func() error { return n.gossiping(alive, serving) })

@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
 
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/edge"
+	"github.com/shortline/shortline/internal/peer"
 	"github.com/shortline/shortline/replication"
 	"github.com/shortline/shortline/replication/rediscache"
 )
@@ -18,17 +20,20 @@ import (
 // clusterSettings are what a node needs to work together with nodes of other regions.
 type clusterSettings struct {
 	clusterListen string
-	clusterKey    string
+	clusterKeys   []string
 	forwardTo     []string
-	redis         []string
-	redisPassword string
+	redis         redisSettings
 	deployment    string
 	identity      identitySettings
 }
 
+func bindClusterKey(f *pflag.FlagSet, keys *[]string) {
+	f.StringSliceVar(keys, "cluster-key", nil, "`secret` that all nodes have, 16 bytes or more without a comma; of several the first is used and all are accepted, so that it can be changed; better set as SHORTLINE_CLUSTER_KEY")
+}
+
 func (s *clusterSettings) validate() error {
 	var faults []error
-	if (s.clusterListen != "" || len(s.forwardTo) > 0) && len(s.clusterKey) < 16 {
+	if (s.clusterListen != "" || len(s.forwardTo) > 0) && peer.Keys(s.clusterKeys).Check() != nil {
 		faults = append(faults, errors.New("--cluster-listen and --forward-to need --cluster-key, a secret of 16 bytes or more that all nodes have; make one with: openssl rand -hex 32"))
 	}
 	if err := s.identity.validate(); err != nil {
@@ -37,7 +42,10 @@ func (s *clusterSettings) validate() error {
 	if err := s.identity.refuseOpen("cluster-listen", s.clusterListen, s.identity.on(), needsTLS); err != nil {
 		faults = append(faults, err)
 	}
-	for flag, addrs := range map[string][]string{"forward-to": s.forwardTo, "redis": s.redis, "cluster-listen": {s.clusterListen}} {
+	if err := s.redis.validate(); err != nil {
+		faults = append(faults, err)
+	}
+	for flag, addrs := range map[string][]string{"forward-to": s.forwardTo, "cluster-listen": {s.clusterListen}} {
 		for _, addr := range addrs {
 			if _, _, err := net.SplitHostPort(addr); err != nil && addr != "" {
 				faults = append(faults, fmt.Errorf("--%s %q is not an address such as 10.0.0.5:8082", flag, addr))
@@ -74,16 +82,19 @@ func (n *node) followLineage(ctx context.Context) error {
 // newCache puts Redis Cluster before the database, for details. It is nil where no Redis is named.
 func (n *node) newCache(ctx context.Context, catalog *edge.Catalog, r prometheus.Registerer) (*rediscache.Cache, error) {
 	s := n.s
-	if len(s.redis) == 0 {
+	if len(s.redis.addrs) == 0 {
 		return nil, nil
 	}
-	return rediscache.New(ctx, rediscache.Config{
-		Addrs: s.redis, Password: s.redisPassword, Deployment: shortline.StoreID(s.deployment), Database: shortline.StoreID(n.deployment), Lineage: firstLineage,
-		DatabaseOf: func(ctx context.Context) (shortline.StoreID, error) {
-			id, err := n.identify(ctx)
-			return shortline.StoreID(id), err
-		},
-		CellOf: catalog.CellOf, MinRev: catalog.Rev, Patient: true, Log: n.log, Registerer: r}, n.store)
+	cfg, err := s.redis.config(s.deployment, n.log)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Database, cfg.Lineage, cfg.CellOf, cfg.MinRev, cfg.Patient, cfg.Registerer = shortline.StoreID(n.deployment), firstLineage, catalog.CellOf, catalog.Rev, true, r
+	cfg.DatabaseOf = func(ctx context.Context) (shortline.StoreID, error) {
+		id, err := n.identify(ctx)
+		return shortline.StoreID(id), err
+	}
+	return rediscache.New(ctx, cfg, n.store)
 }
 
 // rates are counted together by the nodes that share a Redis.

@@ -86,7 +86,7 @@ func (n *node) newWriter(log *slog.Logger, r prometheus.Registerer) error {
 	if n.control.roams {
 		var err error
 		n.forwarder, err = edge.NewForwarder(edge.ForwarderConfig{
-			Peers: edge.PrimaryNodes(n.control.directory), Changed: n.control.directory.Changed, ClusterKey: n.s.clusterKey, Identity: n.control.identity,
+			Peers: edge.PrimaryNodes(n.control.directory), Changed: n.control.directory.Changed, ClusterKeys: n.s.clusterKeys, Identity: n.control.identity,
 			Timeout: n.s.edge.WriteHold, Log: log, Registerer: r})
 		if err != nil {
 			return err
@@ -102,7 +102,7 @@ func (n *node) newHead() (*edge.PrimaryHead, error) {
 	head := &edge.PrimaryHead{Region: n.s.region(), Directory: n.control.directory, Local: n.localHead}
 	if n.control.roams {
 		var err error
-		if head.Client, err = peer.NewClient(n.s.clusterKey, n.control.identity); err != nil {
+		if head.Client, err = peer.NewClient(n.s.clusterKeys, n.control.identity); err != nil {
 			return nil, err
 		}
 	}
@@ -125,7 +125,7 @@ func (n *node) localHead(ctx context.Context) (head replication.Head, err error)
 // newPeer makes the listener for what nodes of other regions forward and ask.
 func (n *node) newPeer(log *slog.Logger, r prometheus.Registerer, tracing trace.TracerProvider) (*edge.Peer, error) {
 	return edge.NewPeer(edge.PeerConfig{
-		Region: n.s.edge.Region, ClusterKey: n.s.clusterKey, Identity: n.control.identity, Writer: local{n}, Head: n.localHead, ShutdownTimeout: n.s.edge.ShutdownTimeout,
+		Region: n.s.edge.Region, ClusterKeys: n.s.clusterKeys, Identity: n.control.identity, Writer: local{n}, Head: n.localHead, ShutdownTimeout: n.s.edge.ShutdownTimeout,
 		Log: log, Registerer: r, Tracing: tracing,
 		Primary: func() (bool, uint64) {
 			primary, epoch := n.primary()

@@ -88,15 +88,16 @@ func (p *process) ask(method, path, body, token string) (int, string, string) {
 	return resp.StatusCode, string(text), resp.Header.Get("Shortline-Token")
 }
 
-// Two regions: one commits; the other forwards its writes there, reads from a standby and caches details in Redis. Each
+// Two regions: one commits; the other forwards its writes there, reads from a standby and caches details in Redis over TLS. Each
 // sees what was written at the other, with a token at once, and both go on answering while database and Redis are down.
 func TestServeOnPostgres(t *testing.T) {
 	primary, standby := startDatabase(t)
 	t.Setenv("SHORTLINE_POSTGRES", primary.DSN("shortline", "shortline"))
 	t.Setenv("SHORTLINE_CLUSTER_KEY", "a secret of the test's own")
+	trusted := authorityFiles(t, t.TempDir(), "redis")
 	starting, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	redis, err := planet.StartRedis(starting, planet.RedisConfig{Masters: 3})
+	redis, err := planet.StartRedis(starting, planet.RedisConfig{Masters: 3, TLS: &trusted})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func TestServeOnPostgres(t *testing.T) {
 	cluster := freeAddr(t)
 	here := start(t, filepath.Join(t.TempDir(), "data"), "--region", "here", "--cluster-listen", cluster)
 	there := startBeside(t, here, "--region", "there", "--postgres-replica", standby.DSN("shortline", "shortline"),
-		"--forward-to", cluster, "--redis", strings.Join(redis.Addrs(), ","))
+		"--forward-to", cluster, "--redis", redis.TLSAddrs()[0], "--redis-tls", "--redis-tls-ca", trusted.CA, "--redis-tls-cert", trusted.Cert, "--redis-tls-key", trusted.Key)
 	there.stores(20) // through the primary region
 
 	var token string
@@ -132,6 +133,19 @@ func TestServeOnPostgres(t *testing.T) {
 		if status, body, _ := p.ask("GET", nearby, "", ""); status != 200 || strings.Count(body, `"name":"Store `) < 19 {
 			t.Errorf("nearby answers %d %s", status, body)
 		}
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		values, err := redis.Values(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(values) >= 19 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("Redis has %d values; the node said:\n%s", len(values), there.stderr)
+		}
+		there.ask("GET", nearby, "", "")
 	}
 	primary.Kill()
 	standby.Kill()

@@ -141,7 +141,7 @@ func (s *serveSettings) controlConfig() control.Config {
 		voters[regions.ID(id)] = addr
 	}
 	return control.Config{Cluster: s.deployment, Region: s.region(), Node: s.name(), Voters: voters, Voter: s.controlListen != "",
-		Dir: filepath.Join(s.data, "control"), ClusterKey: s.clusterKey}
+		Dir: filepath.Join(s.data, "control"), ClusterKeys: s.clusterKeys}
 }
 
 func (s *serveSettings) leaseConfig() control.LeaseConfig {
@@ -173,7 +173,7 @@ func (s *serveSettings) newPlane(id *pki.Identity, log *slog.Logger, r prometheu
 	if p.node, err = control.New(cfg); err != nil {
 		return nil, err
 	}
-	if p.client, err = peer.NewClient(s.clusterKey, id); err != nil {
+	if p.client, err = peer.NewClient(s.clusterKeys, id); err != nil {
 		return nil, err
 	}
 	if !s.witness {

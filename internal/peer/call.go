@@ -28,9 +28,9 @@ type Client struct {
 	scheme    string
 }
 
-// NewClient makes a Client that signs with the key and shows the identity (nil: it speaks without TLS). The error is ErrNoKey.
-func NewClient(key string, id *pki.Identity) (*Client, error) {
-	s, err := NewSigner(key)
+// NewClient makes a Client that signs with the first of the keys and shows the identity (nil: it speaks without TLS). The error is ErrNoKey.
+func NewClient(keys Keys, id *pki.Identity) (*Client, error) {
+	s, err := NewSigner(keys)
 	if err != nil {
 		return nil, err
 	}

@@ -22,9 +22,9 @@ type answer struct {
 }
 
 // serve answers calls at the returned address until the test ends.
-func serve(t *testing.T, key string) string {
+func serve(t *testing.T, keys ...string) string {
 	t.Helper()
-	v, err := NewVerifier(key, nil)
+	v, err := NewVerifier(keys, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,12 +53,12 @@ func TestCall(t *testing.T) {
 	addr := serve(t, testKey)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	mine, err := NewClient(testKey, nil)
+	mine, err := NewClient(Keys{testKey}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer mine.Close()
-	stranger, _ := NewClient("another key of some length", nil)
+	stranger, _ := NewClient(Keys{"another key of some length"}, nil)
 	defer stranger.Close()
 
 	var a answer
@@ -91,9 +91,40 @@ func TestCall(t *testing.T) {
 }
 
 func TestShortKeysAreRefused(t *testing.T) {
-	_, a := NewClient("short", nil)
-	_, b := NewVerifier("short", nil)
+	_, a := NewClient(Keys{"short"}, nil)
+	_, b := NewVerifier(Keys{"short"}, nil)
 	if !errors.Is(a, ErrNoKey) || !errors.Is(b, ErrNoKey) {
 		t.Error(a, b)
+	}
+}
+
+// A key is changed in three steps, of which each may reach the nodes in any order; whoever is left behind by two is refused.
+func TestKeysOverlap(t *testing.T) {
+	const old, next = "the old key of the cluster", "the new key of the cluster"
+	steps := []Keys{{old}, {old, next}, {next, old}, {next}}
+	var addrs []string
+	for _, keys := range steps {
+		addrs = append(addrs, serve(t, keys...))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for i, keys := range steps {
+		c, err := NewClient(keys, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for j, addr := range addrs {
+			var why *Refusal
+			err := c.Call(ctx, addr, "/hello", question{"you"}, nil)
+			if near := i-j <= 1 && j-i <= 1; near && err != nil {
+				t.Errorf("step %d calls step %d: %v", i, j, err)
+			} else if (i == 0 && j == 3 || i == 3 && j == 0) && (!errors.As(err, &why) || why.Kind != Unauthorized) {
+				t.Errorf("step %d calls step %d: %v", i, j, err)
+			}
+		}
+		c.Close()
+	}
+	if err := (Keys{old, "short"}).Check(); !errors.Is(err, ErrNoKey) {
+		t.Errorf("a short second key: %v", err)
 	}
 }

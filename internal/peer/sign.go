@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,28 @@ const (
 	Skew = 30 * time.Second
 )
 
+// Keys are the secrets that nodes have in common: the first signs, all are accepted, so that they can be changed one node at a time. There
+// is one outside of such changes.
+type Keys []string
+
+// Check returns ErrNoKey where there is none, or one that is too short.
+func (k Keys) Check() error {
+	if len(k) == 0 || slices.ContainsFunc(k, func(one string) bool { return len(one) < MinKey }) {
+		return ErrNoKey
+	}
+	return nil
+}
+
+// Fits returns the key by which a signature is what sum makes of it, and false if there is none.
+func (k Keys) Fits(signature []byte, sum func(key []byte) []byte) (key []byte, ok bool) {
+	for _, one := range k {
+		if hmac.Equal(signature, sum([]byte(one))) {
+			return []byte(one), true
+		}
+	}
+	return nil, false
+}
+
 // ErrNoKey says that nodes were to talk to each other without a secret in common.
 var ErrNoKey = fmt.Errorf("--cluster-key is missing or shorter than %d bytes; give every node of the cluster the same random one", MinKey)
 
@@ -45,13 +68,13 @@ type Signer struct {
 }
 
 // NewSigner makes a Signer with a name of its own. The error is ErrNoKey.
-func NewSigner(key string) (*Signer, error) {
-	if len(key) < MinKey {
-		return nil, ErrNoKey
+func NewSigner(keys Keys) (*Signer, error) {
+	if err := keys.Check(); err != nil {
+		return nil, err
 	}
 	var name [8]byte
 	_, _ = rand.Read(name[:]) // never returns an error
-	return &Signer{key: []byte(key), sender: hex.EncodeToString(name[:])}, nil
+	return &Signer{key: []byte(keys[0]), sender: hex.EncodeToString(name[:])}, nil
 }
 
 // Sign sets the headers of a request whose body is given.
@@ -87,27 +110,27 @@ type Request struct {
 
 // Verifier checks the headers of requests from other nodes, before any of the body is read.
 type Verifier struct {
-	key     []byte
+	keys    Keys
 	now     func() time.Time
 	replays replayGuard
 }
 
-// NewVerifier makes a Verifier of requests signed with the key. now is nil for time.Now. The error is ErrNoKey.
-func NewVerifier(key string, now func() time.Time) (*Verifier, error) {
-	if len(key) < MinKey {
-		return nil, ErrNoKey
+// NewVerifier makes a Verifier of requests signed with one of the keys. now is nil for time.Now. The error is ErrNoKey.
+func NewVerifier(keys Keys, now func() time.Time) (*Verifier, error) {
+	if err := keys.Check(); err != nil {
+		return nil, err
 	}
 	if now == nil {
 		now = time.Now
 	}
-	return &Verifier{key: []byte(key), now: now}, nil
+	return &Verifier{keys: keys, now: now}, nil
 }
 
 // Verify returns what the headers say, or the refusal.
 func (v *Verifier) Verify(r *http.Request) (Request, *Refusal) {
 	var req Request
 	got, err := hex.DecodeString(r.Header.Get(HeaderSignature))
-	if err != nil || !hmac.Equal(got, MAC(v.key, r)) {
+	if _, ok := v.keys.Fits(got, func(key []byte) []byte { return MAC(key, r) }); err != nil || !ok {
 		return req, &Refusal{Unauthorized, "the signature does not fit; --cluster-key must be the same on every node of the cluster"}
 	}
 	bad := func(name string) (Request, *Refusal) {

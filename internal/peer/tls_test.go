@@ -41,7 +41,7 @@ func TestCallOverTLS(t *testing.T) {
 		return ca
 	}
 	ours := authority("shop")
-	v, err := NewVerifier(testKey, nil)
+	v, err := NewVerifier(Keys{testKey}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestCallOverTLS(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	call := func(key string, id *pki.Identity) error {
-		c, err := NewClient(key, id)
+		c, err := NewClient(Keys{key}, id)
 		if err != nil {
 			t.Fatal(err)
 		}

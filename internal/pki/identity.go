@@ -123,7 +123,7 @@ func (i *Identity) judge(roots *x509.CertPool, chain []*x509.Certificate, region
 	return name, nil
 }
 
-// ServerPair is a certificate of a public server, read again when its files change.
+// ServerPair is a certificate with its key, of a public server or for one that asks for it, read again when its files change.
 type ServerPair struct{ files *reloaded[tls.Certificate] }
 
 // LoadServerPair reads a certificate with those between it and an authority, and its key, both PEM.
@@ -140,5 +140,10 @@ func (p *ServerPair) Expires() time.Time { return p.files.get().Leaf.NotAfter }
 
 // GetCertificate is for tls.Config.
 func (p *ServerPair) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return p.files.get(), nil
+}
+
+// GetClientCertificate is for tls.Config.
+func (p *ServerPair) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return p.files.get(), nil
 }

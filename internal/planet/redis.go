@@ -32,6 +32,9 @@ type RedisConfig struct {
 	Masters, Replicas int
 	// Settings win over those that the package chooses, which keep nothing on disk.
 	Settings map[string]string
+	// TLS makes the servers of a cluster speak TLS on a second port, see Redis.TLSAddr, and to each other; who connects there must show a
+	// certificate (nil: they do not).
+	TLS *RedisTLS
 	// Output gets every line that the servers print, prefixed, one Write a line (nil: nobody). It must bear calls from
 	// several goroutines if other servers have it too.
 	Output io.Writer
@@ -40,6 +43,9 @@ type RedisConfig struct {
 
 	guard *guard // shared, of the caller's (nil: one of its own), who has told it about Dir
 }
+
+// RedisTLS are the files of the servers' certificate, which is of loopback, of its key, and of the authority that everybody's is from.
+type RedisTLS struct{ CA, Cert, Key string }
 
 func (c RedisConfig) withDefaults() RedisConfig {
 	c.Name = cmp.Or(c.Name, "redis")
@@ -62,6 +68,7 @@ type Redis struct {
 	cluster bool
 	port    int
 	busPort int
+	tlsPort int
 	client  *redis.Client
 	alone   *redisBase // if it is in no cluster
 }
@@ -144,11 +151,11 @@ func (r *Redis) first(ctx context.Context) error {
 		return err
 	}
 	for try := 1; ; try++ {
-		ports, err := freePorts(2)
+		ports, err := freePorts(3)
 		if err != nil {
 			return err
 		}
-		r.port, r.busPort = ports[0], ports[1]
+		r.port, r.busPort, r.tlsPort = ports[0], ports[1], ports[2]
 		if err = r.start(ctx); err == nil {
 			break
 		}
@@ -196,6 +203,12 @@ func (r *Redis) args() []string {
 			"cluster-announce-ip":  loopback,
 		})
 	}
+	if s := r.cfg.TLS; s != nil {
+		maps.Copy(all, map[string]string{
+			"tls-port": strconv.Itoa(r.tlsPort), "tls-cert-file": s.Cert, "tls-key-file": s.Key, "tls-ca-cert-file": s.CA,
+			"tls-cluster": "yes", "tls-replication": "yes",
+		})
+	}
 	maps.Copy(all, r.cfg.Settings)
 	var args []string
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -231,6 +244,9 @@ func (r *Redis) answers(ctx context.Context) error {
 
 // Addr is the server's address. It stays the same over a restart.
 func (r *Redis) Addr() string { return address(r.port) }
+
+// TLSAddr is where the server speaks TLS, if it does.
+func (r *Redis) TLSAddr() string { return address(r.tlsPort) }
 
 // Restart stops the server if it runs and starts it on the same ports, empty. It returns when the server answers.
 func (r *Redis) Restart(ctx context.Context) error {

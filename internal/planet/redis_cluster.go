@@ -149,10 +149,15 @@ func (c *RedisCluster) settled(ctx context.Context, n *Redis) error {
 func (c *RedisCluster) Nodes() []*Redis { return slices.Clone(c.nodes) }
 
 // Addrs are the addresses of all nodes, in the order of their numbers, whether they run or not.
-func (c *RedisCluster) Addrs() []string {
+func (c *RedisCluster) Addrs() []string { return c.addrs((*Redis).Addr) }
+
+// TLSAddrs are where they speak TLS, if they do.
+func (c *RedisCluster) TLSAddrs() []string { return c.addrs((*Redis).TLSAddr) }
+
+func (c *RedisCluster) addrs(of func(*Redis) string) []string {
 	addrs := make([]string, len(c.nodes))
 	for i, n := range c.nodes {
-		addrs[i] = n.Addr()
+		addrs[i] = of(n)
 	}
 	return addrs
 }

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/shortline/shortline/internal/peer"
 	"github.com/shortline/shortline/regions"
 )
 
@@ -180,7 +181,7 @@ func (w *world) names() []string {
 func (w *world) folder(name string) string { return filepath.Join(w.dir, name) }
 
 func (w *world) config(name string, region regions.ID, voter bool) Config {
-	c := Config{Cluster: "test", Region: region, Node: name, Voter: voter, Dir: w.folder(name), ClusterKey: testKey, Voters: map[regions.ID]string{},
+	c := Config{Cluster: "test", Region: region, Node: name, Voter: voter, Dir: w.folder(name), ClusterKeys: peer.Keys{testKey}, Voters: map[regions.ID]string{},
 		Heartbeat: 300 * time.Millisecond, Log: slog.New(slog.NewTextHandler(w.logged, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)}
 	for id, addr := range w.addrs {
 		key := name + ">" + string(id)

@@ -27,8 +27,8 @@ type Config struct {
 	Voter bool
 	// Dir is the folder that the control state is kept in, made where it is missing.
 	Dir string
-	// ClusterKey is the secret that all nodes have.
-	ClusterKey string
+	// ClusterKeys are the secrets that all nodes have.
+	ClusterKeys peer.Keys
 	// Identity, where set, is shown and asked for on every connection; those without it are refused. A voter's is of its region.
 	Identity *pki.Identity
 
@@ -76,8 +76,8 @@ func (c Config) Validate() error {
 	if _, err := regions.ParseID(string(c.Region)); err != nil {
 		faults = append(faults, err)
 	}
-	if len(c.ClusterKey) < peer.MinKey {
-		faults = append(faults, peer.ErrNoKey)
+	if err := c.ClusterKeys.Check(); err != nil {
+		faults = append(faults, err)
 	}
 	if len(c.Voters) == 0 {
 		faults = append(faults, errors.New("control needs the addresses of the voters"))

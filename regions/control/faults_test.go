@@ -16,6 +16,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"github.com/shortline/shortline/internal/peer"
 	"github.com/shortline/shortline/regions"
 )
 
@@ -241,7 +242,7 @@ func TestOutsidersAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = conn.Close() }()
-		return call(conn, []byte(key), h)
+		return call(conn, peer.Keys{key}, h)
 	}
 	good := hello{Cluster: "test", ClusterID: "test-1", Incarnation: 1, From: "b", To: "a"}
 	w.allKnow("bootstrap", "a")
@@ -276,7 +277,7 @@ func TestOutsidersAreRefused(t *testing.T) {
 			return
 		}
 		_, _ = io.ReadFull(conn, make([]byte, len(magic)))
-		_, _ = answer(conn, []byte("the key of somebody else"), func(hello) verdict { return verdict{} })
+		_, _ = answer(conn, peer.Keys{"the key of somebody else"}, func(hello) verdict { return verdict{} })
 		_ = conn.Close()
 	})
 	conn, err := net.Dial("tcp", l.Addr().String())
@@ -284,7 +285,7 @@ func TestOutsidersAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	if _, err := call(conn, []byte(testKey), good); !errors.Is(err, ErrOutsider) {
+	if _, err := call(conn, peer.Keys{testKey}, good); !errors.Is(err, ErrOutsider) {
 		t.Errorf("an answer without the key: %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/shortline/shortline/internal/peer"
 	"github.com/shortline/shortline/regions"
 )
 
@@ -20,7 +21,7 @@ import (
 //
 //	caller:    magic, its nonce, its hello
 //	answerer:  its nonce, MAC("answer", both nonces, hello)
-//	caller:    MAC("call", both nonces, hello)
+//	caller:    MAC("call", both nonces, hello), with the key that the answerer used
 //	answerer:  what it has to say of the hello, with its own
 //
 // What follows is neither encrypted nor signed: for that there is Config.Identity.
@@ -74,8 +75,8 @@ func mac(key []byte, side string, nonces, hello []byte) []byte {
 	return sum.Sum(nil)
 }
 
-// call does the caller's half. The verdict's hello is known to be from somebody with the key.
-func call(conn net.Conn, key []byte, mine hello) (verdict, error) {
+// call does the caller's half. The verdict's hello is known to be from somebody with one of the keys.
+func call(conn net.Conn, keys peer.Keys, mine hello) (verdict, error) {
 	var v verdict
 	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return v, err
@@ -94,7 +95,8 @@ func call(conn net.Conn, key []byte, mine hello) (verdict, error) {
 		return v, err
 	}
 	copy(nonces[nonceSize:], answer)
-	if !hmac.Equal(answer[nonceSize:], mac(key, "answer", nonces, text)) {
+	key, ok := keys.Fits(answer[nonceSize:], func(key []byte) []byte { return mac(key, "answer", nonces, text) })
+	if !ok {
 		return v, ErrOutsider
 	}
 	if _, err := conn.Write(mac(key, "call", nonces, text)); err != nil {
@@ -111,7 +113,7 @@ func call(conn net.Conn, key []byte, mine hello) (verdict, error) {
 }
 
 // answer does the other half, after the magic was read. say gives the verdict on a hello whose sender has the key.
-func answer(conn net.Conn, key []byte, say func(hello) verdict) (hello, error) {
+func answer(conn net.Conn, keys peer.Keys, say func(hello) verdict) (hello, error) {
 	var theirs hello
 	nonces := make([]byte, 2*nonceSize)
 	if _, err := io.ReadFull(conn, nonces[:nonceSize]); err != nil {
@@ -122,14 +124,14 @@ func answer(conn net.Conn, key []byte, say func(hello) verdict) (hello, error) {
 		return theirs, err
 	}
 	_, _ = rand.Read(nonces[nonceSize:]) // never returns an error
-	if _, err := conn.Write(append(nonces[nonceSize:len(nonces):len(nonces)], mac(key, "answer", nonces, text)...)); err != nil {
+	if _, err := conn.Write(append(nonces[nonceSize:len(nonces):len(nonces)], mac([]byte(keys[0]), "answer", nonces, text)...)); err != nil {
 		return theirs, err
 	}
 	proof := make([]byte, sha256.Size)
 	if _, err := io.ReadFull(conn, proof); err != nil {
 		return theirs, err
 	}
-	if !hmac.Equal(proof, mac(key, "call", nonces, text)) {
+	if _, ok := keys.Fits(proof, func(key []byte) []byte { return mac(key, "call", nonces, text) }); !ok {
 		return theirs, ErrOutsider
 	}
 	if err := json.Unmarshal(text, &theirs); err != nil {

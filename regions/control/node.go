@@ -72,11 +72,11 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	client, err := peer.NewClient(cfg.ClusterKey, cfg.Identity)
+	client, err := peer.NewClient(cfg.ClusterKeys, cfg.Identity)
 	if err != nil {
 		return nil, err
 	}
-	verifier, err := peer.NewVerifier(cfg.ClusterKey, nil)
+	verifier, err := peer.NewVerifier(cfg.ClusterKeys, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +253,7 @@ const superseded = "the control state was restored by force without this voter; 
 
 // answer does the rest of a voter's handshake.
 func (n *Node) answer(conn net.Conn, region regions.ID) error {
-	_, err := answer(conn, []byte(n.cfg.ClusterKey), func(theirs hello) verdict {
+	_, err := answer(conn, n.cfg.ClusterKeys, func(theirs hello) verdict {
 		v := verdict{Hello: n.hello(theirs.From)}
 		var newer bool
 		v.Why, newer = judge(v.Hello, theirs)
@@ -294,7 +294,7 @@ func (n *Node) dial(to regions.ID, timeout time.Duration) (net.Conn, error) {
 	if conn, err = n.secure(conn, to, addr); err != nil {
 		return nil, err
 	}
-	v, err := call(conn, []byte(n.cfg.ClusterKey), n.hello(to))
+	v, err := call(conn, n.cfg.ClusterKeys, n.hello(to))
 	if err == nil && v.Why != "" {
 		err = fmt.Errorf("refused: %s", v.Why)
 	}

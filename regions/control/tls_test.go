@@ -75,7 +75,7 @@ func TestVotersOverTLS(t *testing.T) {
 			conn = tls.Client(conn, cfg)
 		}
 		defer func() { _ = conn.Close() }()
-		return call(conn, []byte(testKey), hi)
+		return call(conn, peer.Keys{testKey}, hi)
 	}
 	if v, err := raftAs(ours.identity("test", "b").Client("a")); err != nil || v.Why != "" {
 		t.Fatalf("a voter: %+v, %v", v, err)
@@ -98,7 +98,7 @@ func TestVotersOverTLS(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for name, id := range map[string]*pki.Identity{"no TLS": nil, "another authority": theirs.identity("test", "b"), "ours": ours.identity("test", "b")} {
-		c, err := peer.NewClient(testKey, id)
+		c, err := peer.NewClient(peer.Keys{testKey}, id)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -183,9 +183,9 @@ func TestDeskPassesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.watch.Leads(1, true, 0)
-	client, _ := peer.NewClient(key, nil)
+	client, _ := peer.NewClient(peer.Keys{key}, nil)
 	defer client.Close()
-	verifier, _ := peer.NewVerifier(key, nil)
+	verifier, _ := peer.NewVerifier(peer.Keys{key}, nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

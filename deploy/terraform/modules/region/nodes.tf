@@ -23,7 +23,8 @@ locals {
       SHORTLINE_DB_AGENTS      = join(",", [for name in sort(keys(local.databases)) : "${name}=${local.databases[name]}:${local.ports.agent}"])
     },
     var.redis == null ? {} : {
-      SHORTLINE_REDIS = "${aws_elasticache_replication_group.this[0].configuration_endpoint_address}:${local.ports.redis}"
+      SHORTLINE_REDIS     = "${aws_elasticache_replication_group.this[0].configuration_endpoint_address}:${local.ports.redis}"
+      SHORTLINE_REDIS_TLS = "true"
     },
     var.dns_zone == null ? {} : {
       SHORTLINE_DNS_LISTEN  = ":${local.ports.dns}"

@@ -44,10 +44,8 @@ resource "aws_elasticache_replication_group" "this" {
   port                       = local.ports.redis
   at_rest_encryption_enabled = true
   kms_key_id                 = var.kms_key_arn
-  # Shortline speaks to Redis without TLS: what is in it is public anyway (names and addresses of stores), and the group lets
-  # nodes in and nobody else. "preferred" takes clients with TLS, too.
   transit_encryption_enabled = true
-  transit_encryption_mode    = "preferred"
+  transit_encryption_mode    = "required"
   auto_minor_version_upgrade = true
   apply_immediately          = false
   tags                       = local.tags
