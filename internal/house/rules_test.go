@@ -87,7 +87,8 @@ var reserved = []struct {
 	{"github.com/hashicorp/memberlist", []string{"regions/gossip"}},
 	{"github.com/hashicorp/serf", []string{"regions/gossip"}},
 	{"github.com/gobwas/ws", []string{"edge", "edge/client", "bench", "cmd/shortline"}},
-	{"github.com/miekg/dns", []string{"regions/dnsserver"}},
+	{"github.com/miekg/dns", []string{"regions/dnsserver", "cmd/shortline"}}, // there in a test alone, which answers an ACME authority
+	{"github.com/letsencrypt/pebble", []string{"cmd/shortline"}},
 	{"github.com/spf13/cobra", []string{"cmd/shortline"}},
 	{"github.com/vbauerster/mpb", []string{"cmd/shortline"}},
 }

@@ -21,12 +21,13 @@ func TestHandshakeWhileKeysChange(t *testing.T) {
 			if err == nil {
 				_, err = answer(b, answerer, func(hello) verdict { return verdict{} })
 			}
-			_ = b.Close()
 			done <- err
 		}()
 		_, calls = call(a, caller, hello{Cluster: "test"})
 		_ = a.Close()
-		return calls, <-done
+		answers = <-done
+		_ = b.Close()
+		return calls, answers
 	}
 	for i, caller := range steps {
 		for j, answerer := range steps {
