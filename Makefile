@@ -5,6 +5,8 @@ DATA        ?= shortline-data
 ARGS        ?=
 FUZZTIME    ?= 1m
 TIMEOUT     ?= 20m
+DURATION    ?= 10m
+SEED        ?=
 BENCH       ?= .
 BENCHTIME   ?= 1s
 BENCH_PKGS  ?= ./geo/... ./replication/... ./edge/...
@@ -15,7 +17,7 @@ VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 export CGO_ENABLED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run build console test check bench fuzz clean rules
+.PHONY: help run build console test check chaos bench fuzz clean rules
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +73,11 @@ check: ## all that a change must pass: format, vet, staticcheck, go.mod, tests w
 terraform: ## check the modules in deploy/terraform with Terraform, without AWS (part of make check)
 	@echo "==> deploy/terraform"
 	@cd deploy/terraform/internal && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) test -v -count=1 .
+
+chaos: ## break three regions at random under load and hold what they promise, as root (DURATION=10m, SEED= of an earlier run); see docs/testing.md
+	@scripts/setup go cc redis postgres
+	@SHORTLINE_CHAOS="$(DURATION)" SHORTLINE_CHAOS_SEED="$(SEED)" SHORTLINE_REQUIRE_SERVERS=1 \
+		$(GO) test -run '^TestChaos$$' -count=1 -v -timeout 0 ./cmd/shortline
 
 rules: ## check the rules and alerts in deploy/prometheus with promtool (part of make check)
 	@if scripts/setup promtool; then \

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,29 +15,54 @@ import (
 	"github.com/shortline/shortline/edge/client"
 	"github.com/shortline/shortline/internal/planet"
 	"github.com/shortline/shortline/regions"
+	"github.com/shortline/shortline/replication"
 )
 
 // load writes and reads at some nodes until it is stopped, and keeps what was acknowledged. Each writer adds one to the queue of its own
 // store, with an idempotency key, so that a lost write and one that is applied twice both show in the sum.
+//
+// A lenient one bears refusals and silence, as nodes that are killed, frozen or cut off make them. Then a write of which the outcome is not
+// known is sent again with its key, elsewhere, until it is known: so every sum is exact at any time.
 type steadyLoad struct {
-	w     *world
-	nodes []*planet.Node
-	stop  context.CancelFunc
-	began time.Time
-	wg    sync.WaitGroup
+	w       *world
+	nodes   []*planet.Node
+	lenient bool
+	stop    context.CancelFunc
+	began   time.Time
+	wg      sync.WaitGroup
 
-	mu     sync.Mutex
-	acked  map[shortline.StoreID]int // guarded by mu
-	unsure map[shortline.StoreID]int // guarded by mu: writes whose outcome nobody could tell
-	failed []error                   // guarded by mu: reads and writes that were refused or failed
-	reads  int                       // guarded by mu
-	gap    time.Duration             // guarded by mu: the longest time without any acknowledgement
-	last   time.Time                 // guarded by mu
+	mu      sync.Mutex
+	acked   map[shortline.StoreID]int // guarded by mu
+	unsure  map[shortline.StoreID]int // guarded by mu: writes whose outcome nobody could tell
+	open    []*keyedWrite             // guarded by mu: a lenient load's, at its end
+	acks    []epochAck                // guarded by mu
+	failed  []error                   // guarded by mu: what must not be
+	refused int                       // guarded by mu: what a lenient load bears
+	lost    int                       // guarded by mu: sessions that were told that what they saw is lost
+	reads   int                       // guarded by mu
+	gap     time.Duration             // guarded by mu: the longest time without any acknowledgement
+	last    time.Time                 // guarded by mu
 }
 
-func (w *world) steady(nodes []*planet.Node) *steadyLoad {
+// keyedWrite is one that may be sent more than once.
+type keyedWrite struct {
+	id    shortline.StoreID
+	key   string
+	begun time.Time // the first time
+	tried bool      // its outcome was unknown before
+}
+
+// epochAck is an acknowledgement, and the epoch that the write belongs to.
+type epochAck struct {
+	epoch        uint64
+	begun, acked time.Time
+}
+
+func (w *world) steady(nodes []*planet.Node) *steadyLoad { return w.load(nodes, false) }
+
+func (w *world) load(nodes []*planet.Node, lenient bool) *steadyLoad {
 	ctx, cancel := context.WithCancel(w.Context())
-	l := &steadyLoad{w: w, nodes: nodes, stop: cancel, began: time.Now(), acked: map[shortline.StoreID]int{}, unsure: map[shortline.StoreID]int{}, last: time.Now()}
+	l := &steadyLoad{w: w, nodes: nodes, lenient: lenient, stop: cancel, began: time.Now(), acked: map[shortline.StoreID]int{}, unsure: map[shortline.StoreID]int{}, last: time.Now()}
 	for i, id := range w.stores {
 		l.wg.Go(func() { l.write(ctx, i, id) })
 	}
@@ -51,23 +79,86 @@ func (l *steadyLoad) end() {
 }
 
 func (l *steadyLoad) write(ctx context.Context, i int, id shortline.StoreID) {
-	one := 1
 	for n := 0; ctx.Err() == nil; n++ {
-		c := l.w.client(l.nodes[(i+n)%len(l.nodes)], nil)
-		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		_, err := c.SetQueue(call, shortline.QueueUpdate{ID: id, Delta: &one}, client.WriteOptions{IdempotencyKey: fmt.Sprintf("%d-%s-%d", l.began.UnixNano(), id, n)})
-		cancel()
-		l.mu.Lock()
-		if err == nil {
-			l.acked[id]++
-			l.gap, l.last = max(l.gap, time.Since(l.last)), time.Now()
-		} else {
-			l.unsure[id]++
-			l.failed = append(l.failed, fmt.Errorf("write %d of %s: %w", n, id, err))
+		k := &keyedWrite{id: id, key: fmt.Sprintf("%d-%s-%d", l.began.UnixNano(), id, n), begun: time.Now()}
+		node := i + n
+		if l.lenient {
+			node = i // or all would wait for the one that does not answer
 		}
-		l.mu.Unlock()
+		for try := 0; !l.send(l.nodes[(node+try)%len(l.nodes)], k); try++ {
+			if ctx.Err() != nil {
+				l.mu.Lock()
+				l.open = append(l.open, k)
+				l.mu.Unlock()
+				return
+			}
+			pause(ctx, 100*time.Millisecond)
+		}
 		pause(ctx, 20*time.Millisecond)
 	}
+}
+
+// patience is how long an answer may take: longer than a node holds a write.
+func (l *steadyLoad) patience() time.Duration {
+	if l.lenient {
+		return 13 * time.Second
+	}
+	return time.Minute
+}
+
+// send sends a write once. It is false where a lenient load has to ask again what became of it.
+func (l *steadyLoad) send(n *planet.Node, k *keyedWrite) (known bool) {
+	one, session := 1, new(client.Session)
+	call, cancel := context.WithTimeout(context.WithoutCancel(l.w.Context()), l.patience())
+	defer cancel()
+	a, err := l.w.client(n, session).SetQueue(call, shortline.QueueUpdate{ID: k.id, Delta: &one}, client.WriteOptions{IdempotencyKey: k.key})
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case err == nil:
+		l.acked[k.id]++
+		l.gap, l.last = max(l.gap, now.Sub(l.last)), now
+		token, err := replication.ParseToken(session.Token())
+		if err != nil {
+			l.failed = append(l.failed, fmt.Errorf("a write of %s was answered with the token %q: %w", k.id, session.Token(), err))
+		}
+		l.acks = append(l.acks, epochAck{token.Epoch, k.begun, now})
+		if want := l.acked[k.id]; l.lenient && a.Length != want { // nobody else writes it
+			l.failed = append(l.failed, fmt.Errorf("%s has %d after %d acknowledged writes, says %s (%s)", k.id, a.Length, want, n.Name(), k.key))
+			l.acked[k.id] = a.Length // what follows is held against this
+		}
+	case l.lenient && !bearable(err):
+		l.failed = append(l.failed, fmt.Errorf("write %s of %s at %s: %w", k.key, k.id, n.Name(), err))
+		k.tried = true
+		return false
+	case l.lenient && surelyNot(err) && !k.tried:
+		l.refused++
+	case l.lenient:
+		l.refused++
+		k.tried = true
+		return false
+	default:
+		l.unsure[k.id]++
+		l.failed = append(l.failed, fmt.Errorf("write %s of %s: %w", k.key, k.id, err))
+	}
+	return true
+}
+
+// bearable tells whether an error is what faults may do to clients: a refusal that says so, or no answer.
+func bearable(err error) bool {
+	var problem *client.Problem
+	return !errors.As(err, &problem) || problem.Status == http.StatusServiceUnavailable || problem.Status == http.StatusGatewayTimeout
+}
+
+// starts tells of a refusal whether it is that of a node that has just been started.
+func starts(p *client.Problem) bool { return strings.HasSuffix(p.Type, "/not-ready") }
+
+// surelyNot tells of a write that failed whether it certainly was not done. That a connection is refused tells nothing: for a request with a key
+// net/http makes another one by itself.
+func surelyNot(err error) bool {
+	var problem *client.Problem
+	return errors.As(err, &problem) && problem.Status == http.StatusServiceUnavailable
 }
 
 func (l *steadyLoad) read(ctx context.Context, i int) {
@@ -78,16 +169,24 @@ func (l *steadyLoad) read(ctx context.Context, i int) {
 	longest := map[shortline.StoreID]int{}
 	for n := 0; ctx.Err() == nil; n++ {
 		id := l.w.stores[n%len(l.w.stores)]
-		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		q, err := l.w.client(l.nodes[(i+n)%len(l.nodes)], session).Queue(call, id, client.ReadOptions{})
+		node := l.nodes[(i+n)%len(l.nodes)]
+		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.patience())
+		q, err := l.w.client(node, session).Queue(call, id, client.ReadOptions{})
 		cancel()
+		var problem *client.Problem
 		l.mu.Lock()
 		l.reads++
 		switch {
+		case err != nil && l.lenient && session != nil && errors.As(err, &problem) && problem.TokenLost():
+			l.lost++
+			session.Forget()
+			clear(longest)
+		case err != nil && l.lenient && bearable(err) && (session != nil || !errors.As(err, &problem) || starts(problem)): // without a token nothing is refused
+			l.refused++
 		case err != nil:
-			l.failed = append(l.failed, fmt.Errorf("read %s: %w", id, err))
+			l.failed = append(l.failed, fmt.Errorf("read %s at %s: %w", id, node.Name(), err))
 		case session != nil && q.Length < longest[id]:
-			l.failed = append(l.failed, fmt.Errorf("the session went backwards: %s was %d and is %d", id, longest[id], q.Length))
+			l.failed = append(l.failed, fmt.Errorf("the session went backwards: %s was %d and is %d at %s", id, longest[id], q.Length, node.Name()))
 		default:
 			longest[id] = q.Length
 		}
@@ -113,12 +212,39 @@ func (l *steadyLoad) count() (n int) {
 	return n
 }
 
-// settle ends the load and holds what was acknowledged against what the primary has: nothing lost, nothing twice, no request failed.
+// twoWriters tells where a write was begun after a later epoch had acknowledged one, and was acknowledged itself.
+func (l *steadyLoad) twoWriters() (faults []string) {
+	first := map[uint64]time.Time{}
+	for _, a := range l.acks {
+		if at, ok := first[a.epoch]; !ok || a.acked.Before(at) {
+			first[a.epoch] = a.acked
+		}
+	}
+	for _, a := range l.acks {
+		for epoch, at := range first {
+			if epoch > a.epoch && a.begun.After(at) {
+				faults = append(faults, fmt.Sprintf("a write of epoch %d was begun %v after one of epoch %d was acknowledged", a.epoch, a.begun.Sub(at), epoch))
+			}
+		}
+	}
+	return faults
+}
+
+// settle ends the load and holds what was acknowledged against what the primary has: nothing lost, nothing twice, one writer at a time, no request
+// failed.
 func (l *steadyLoad) settle(what string) {
 	l.w.Helper()
 	l.end()
+	for i, k := range l.open {
+		l.w.eventually("it is known what became of "+k.key, func() bool { return l.send(l.nodes[i%len(l.nodes)], k) })
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for i, f := range l.twoWriters() {
+		if i < 10 {
+			l.w.Errorf("%s: %s", what, f)
+		}
+	}
 	for i, err := range l.failed {
 		if i == 10 {
 			break
@@ -133,7 +259,7 @@ func (l *steadyLoad) settle(what string) {
 			l.w.Errorf("%s: %s has %d, and %d were acknowledged (%d without an outcome)", what, id, got, l.acked[id], l.unsure[id])
 		}
 	}
-	l.w.Logf("%s: %d writes and %d reads, %d failed; the longest time without an acknowledgement was %v", what, total, l.reads, len(l.failed), l.gap.Round(time.Millisecond))
+	l.w.Logf("%s: %d writes and %d reads, %d failed, %d refused, %d sessions lost; the longest time without an acknowledgement was %v", what, total, l.reads, len(l.failed), l.refused, l.lost, l.gap.Round(time.Millisecond))
 }
 
 // zero sets all queues to nothing.

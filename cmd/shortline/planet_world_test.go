@@ -38,7 +38,10 @@ func startWorld(t *testing.T, stores int, o planet.Options) *world {
 	t.Helper()
 	planet.Need(t)
 	w := &world{T: t, out: new(safeBuffer), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
-	o.Program, o.Grants, o.NoFsync, o.Output = testProgram(t), postgres.Grants(), true, w.out
+	o.Program, o.Grants, o.NoFsync = testProgram(t), postgres.Grants(), true
+	if o.Output == nil {
+		o.Output = w.out
+	}
 	o.Env = append(o.Env, "SHORTLINE_TEST_MAIN=1")
 	began := time.Now()
 	p, err := planet.Start(w.deadline(), o)

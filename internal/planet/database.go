@@ -2,6 +2,7 @@ package planet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -28,6 +29,7 @@ type Database struct {
 	addr    *reservation
 	agent   *reservation
 	metrics *reservation
+	mounted bool // dir is a file system
 }
 
 // databaseStop is how long an agent may take to stop its server before both are killed.
@@ -41,14 +43,74 @@ func (p *Planet) newDatabase(r *Region) (*Database, error) {
 	if err := os.MkdirAll(filepath.Dir(d.dir), 0o755); err != nil {
 		return nil, err
 	}
-	ports, err := reserve(3)
+	site := p.network.site(r.ID)
+	d.space = site.space
+	ports, err := reserve(site, 3)
 	if err != nil {
 		return nil, err
 	}
 	p.reserved = append(p.reserved, ports...)
 	d.addr, d.agent, d.metrics = ports[0], ports[1], ports[2]
-	return d, nil
+	return d, d.mount(p.o.DatabaseBytes)
 }
+
+// mount makes the folder a file system of so many bytes, unless that is 0.
+func (d *Database) mount(bytes int64) error {
+	if bytes == 0 {
+		return nil
+	}
+	if err := os.Mkdir(d.dir, 0o755); err != nil {
+		return err
+	}
+	d.guard.mounted(d.dir)
+	out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d,mode=755", bytes), "tmpfs", d.dir).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("mount a file system on %s: %w: %s", d.dir, err, strings.TrimSpace(string(out)))
+	}
+	d.mounted = true
+	return nil
+}
+
+func (d *Database) unmount() error {
+	if !d.mounted {
+		return nil
+	}
+	d.mounted = false
+	if out, err := exec.Command("umount", "-l", d.dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("unmount %s: %w: %s", d.dir, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// fillerFile takes the room of a database's file system.
+const fillerFile = "filler"
+
+// Fill leaves no room on the database's file system, which takes Options.DatabaseBytes, until Clear.
+func (d *Database) Fill() error {
+	if !d.mounted {
+		return errors.New("the database has no file system of its own: see Options.DatabaseBytes")
+	}
+	f, err := os.Create(filepath.Join(d.dir, fillerFile))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	for block := make([]byte, 1<<20); len(block) > 0; block = block[:len(block)/2] { // to the last byte
+		for err = nil; err == nil; {
+			_, err = f.Write(block)
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Clear ends Fill.
+func (d *Database) Clear() error { return os.Remove(filepath.Join(d.dir, fillerFile)) }
+
+// Lost are the files in which the agent has saved what only this server had.
+func (d *Database) Lost() ([]string, error) { return filepath.Glob(filepath.Join(d.dir, "lost", "*")) }
 
 func (d *Database) heard(line string) (show bool) {
 	d.program.heard(line)
@@ -195,6 +257,23 @@ func (d *Database) PauseServer() error { return d.signalServer(syscall.SIGSTOP) 
 // ResumeServer ends PauseServer.
 func (d *Database) ResumeServer() error { return d.signalServer(syscall.SIGCONT) }
 
+// FreezeServer stops all of PostgreSQL's processes, and not the agent; ThawServer lets them go on.
+func (d *Database) FreezeServer() error {
+	_, err := freeze(d.serverTree)
+	return err
+}
+
+// ThawServer ends FreezeServer.
+func (d *Database) ThawServer() error { return thaw(d.serverTree) }
+
+func (d *Database) serverTree() ([]entry, error) {
+	pid := d.ServerPID()
+	if pid == 0 {
+		return nil, fmt.Errorf("the server of %s does not run", d.region.ID)
+	}
+	return treeOf(pid)
+}
+
 func (d *Database) signalServer(s syscall.Signal) error {
 	pid := d.ServerPID()
 	if pid == 0 {
@@ -225,7 +304,9 @@ func (p *Planet) newWitness() (*Node, error) {
 	n.out = newOutput(n.name, p.out)
 	n.out.each = n.heard
 	n.dir = filepath.Join(p.dir, string(witnessID))
-	ports, err := reserve(2)
+	site := p.network.site(witnessID)
+	n.space = site.space
+	ports, err := reserve(site, 2)
 	if err != nil {
 		return nil, err
 	}

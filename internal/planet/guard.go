@@ -13,6 +13,7 @@ import (
 const guardScript = `
 trap '' INT TERM HUP
 pids=
+mounts=
 while read -r verb what signal; do
 	case $verb in
 	add) pids="$pids $what:$signal" ;;
@@ -20,6 +21,7 @@ while read -r verb what signal; do
 		rest=
 		for p in $pids; do [ "${p%%:*}" = "$what" ] || rest="$rest $p"; done
 		pids=$rest ;;
+	mount) mounts="$mounts $what" ;;
 	done) exit 0 ;;
 	esac
 done
@@ -31,6 +33,7 @@ for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27
 	sleep 0.2
 done
 for p in $pids; do kill -KILL "${p%%:*}"; done
+for m in $mounts; do umount -l "$m"; done
 for i in 1 2 3 4 5; do
 	rm -rf -- "$@" && break
 	sleep 0.2
@@ -53,7 +56,7 @@ func startGuard(folders ...string) (*guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	proc, err := spawn(cmd, 0)
+	proc, err := spawn(cmd, 0, nil)
 	if err != nil {
 		return nil, fmt.Errorf("start the guard: %w", err)
 	}
@@ -69,6 +72,9 @@ func (g *guard) add(pid int, death syscall.Signal) {
 }
 
 func (g *guard) remove(pid int) { g.tell(fmt.Sprintf("remove %d\n", pid)) }
+
+// mounted makes the guard unmount a folder, whose name has no spaces.
+func (g *guard) mounted(folder string) { g.tell(fmt.Sprintf("mount %s -\n", folder)) }
 
 // dismiss ends the guard; nothing is left to clean up.
 func (g *guard) dismiss() {

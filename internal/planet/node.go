@@ -43,7 +43,9 @@ func (p *Planet) newNode(r *Region, number int) (*Node, error) {
 	if err := os.Mkdir(n.dir, 0o700); err != nil {
 		return nil, err
 	}
-	ports, err := reserve(5)
+	site := p.network.site(r.ID)
+	n.space = site.space
+	ports, err := reserve(site, 5)
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +142,9 @@ func (p *Planet) nodeSettings(n *Node) (nodeSettings, error) {
 	s.args = append(s.args, "--join", strings.Join(seeds, ","))
 	if err := p.manyRegions(n, &s); err != nil {
 		return nodeSettings{}, err
+	}
+	if p.network != nil { // callers do not come from loopback, which no limit counts
+		s.args = append(s.args, "--rate-limit-address", "-1", "--max-connections-per-address", "-1")
 	}
 	s.args = append(s.args, p.o.NodeArgs...)
 	if p.o.Demo && n == home.Nodes[0] {

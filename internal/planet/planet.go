@@ -2,9 +2,9 @@
 // these whole regions with their nodes (Start), for tests and for `shortline planet`.
 //
 // It promises that whatever it started ends with the process that started it, also when that process is killed, and that
-// the folders it made go too unless they are to be kept. Servers listen on loopback only, on ports that they keep over a
-// restart. Faults are real: Kill, Pause and Cut do to a server or a connection what a crash, a frozen machine and a cut
-// cable do. It knows how to run servers and which flags a node wants, not what Shortline keeps in them: grants come from
+// the folders it made go too unless they are to be kept. Servers listen on loopback only (with Options.Separate each region has a
+// network namespace of its own), on ports that they keep over a restart. Faults are real: Kill, Pause, Cut and Drop do to a server,
+// a connection or a network what a crash, a frozen machine and a cut cable do. It knows how to run servers and which flags a node wants, not what Shortline keeps in them: grants come from
 // the caller, and everything else goes through the nodes' own API.
 package planet
 

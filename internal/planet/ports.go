@@ -47,30 +47,34 @@ func isFree(port int) bool {
 	return ln.Close() == nil
 }
 
-func address(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }
+func address(port int) string { return home.address(port) }
+
+func (s *site) address(port int) string { return net.JoinHostPort(s.host, strconv.Itoa(port)) }
 
 // reservation keeps a port for servers of ours while none of them listens: it is bound, so freePorts of no process returns
 // it, but not listened on, so that a server that sets SO_REUSEADDR, as all do, can take it. Where the system does not allow
 // that (only Linux does), it keeps nothing.
 type reservation struct {
+	site *site
 	port int
 	fd   int // -1: nothing is kept
 }
 
-// reserve returns n reservations, which the caller releases.
-func reserve(n int) ([]*reservation, error) {
+// reserve returns n reservations for servers at a site, which the caller releases. Elsewhere than on loopback the ports are kept all the
+// same: so no two servers of a machine have the same.
+func reserve(s *site, n int) ([]*reservation, error) {
 	ports, err := freePorts(n)
 	if err != nil {
 		return nil, err
 	}
 	all := make([]*reservation, n)
 	for i, port := range ports {
-		all[i] = &reservation{port: port, fd: bind(port)}
+		all[i] = &reservation{site: s, port: port, fd: bind(port)}
 	}
 	return all, nil
 }
 
-func (r *reservation) addr() string { return address(r.port) }
+func (r *reservation) addr() string { return r.site.address(r.port) }
 
 func (r *reservation) release() {
 	if r.fd >= 0 {

@@ -28,8 +28,8 @@ const drain = 2 * time.Second
 // spawn starts cmd in a process group of its own, so that Ctrl-C in a terminal does not reach it.
 //
 // On Linux it gets the signal death when this process dies. The kernel sends that when the thread dies that forked it, so
-// the goroutine that forks stays locked to its thread until the program has ended.
-func spawn(cmd *exec.Cmd, death syscall.Signal) (*process, error) {
+// the goroutine that forks stays locked to its thread until the program has ended. The program runs in the namespace.
+func spawn(cmd *exec.Cmd, death syscall.Signal, space *namespace) (*process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -41,8 +41,15 @@ func spawn(cmd *exec.Cmd, death syscall.Signal) (*process, error) {
 	go func() {
 		defer close(p.exited)
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
+		var err error
+		if space == nil {
+			defer runtime.UnlockOSThread()
+		} else { // the thread ends with the goroutine
+			err = space.enter()
+		}
+		if err == nil {
+			err = cmd.Start()
+		}
 		started <- err
 		if err == nil {
 			p.err = cmd.Wait()
@@ -61,7 +68,7 @@ func spawn(cmd *exec.Cmd, death syscall.Signal) (*process, error) {
 func run(ctx context.Context, cmd *exec.Cmd, out *output) error {
 	out.forget()
 	cmd.Stdout, cmd.Stderr = out, out
-	p, err := spawn(cmd, syscall.SIGKILL)
+	p, err := spawn(cmd, syscall.SIGKILL, nil)
 	if err != nil {
 		return err
 	}
@@ -88,10 +95,13 @@ func (p *process) running() bool {
 
 // freeze stops the program and all its descendants and returns those. It goes by parents, not by process group: each
 // backend of PostgreSQL is a session of its own.
-func (p *process) freeze() ([]int, error) {
+func (p *process) freeze() ([]int, error) { return freeze(p.tree) }
+
+// freeze stops what a listing has, until nothing new comes.
+func freeze(list func() ([]entry, error)) ([]int, error) {
 	var stopped []int
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		tree, err := p.tree()
+		tree, err := list()
 		if err != nil {
 			return stopped, err
 		}
@@ -119,8 +129,10 @@ func (p *process) freeze() ([]int, error) {
 }
 
 // thaw lets everything go on that freeze stopped, the descendants first.
-func (p *process) thaw() error {
-	tree, err := p.tree()
+func (p *process) thaw() error { return thaw(p.tree) }
+
+func thaw(list func() ([]entry, error)) error {
+	tree, err := list()
 	for _, e := range slices.Backward(tree) {
 		if err := syscall.Kill(e.pid, syscall.SIGCONT); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("continue process %d: %w", e.pid, err)
@@ -144,13 +156,17 @@ func (p *process) tree() ([]entry, error) {
 	if !p.running() {
 		return nil, nil
 	}
+	return treeOf(p.pid)
+}
+
+func treeOf(pid int) ([]entry, error) {
 	all, err := processes()
 	if err != nil {
 		return nil, fmt.Errorf("list the processes: %w", err)
 	}
 	var tree []entry
 	for _, e := range all {
-		if e.pid == p.pid {
+		if e.pid == pid {
 			tree = append(tree, e)
 		}
 	}
@@ -176,6 +192,7 @@ type server struct {
 	out   *output
 	guard *guard
 	death syscall.Signal // ends it at once
+	space *namespace     // in which it runs
 
 	mu       sync.Mutex
 	proc     *process // guarded by mu: the one started last, or nil
@@ -199,7 +216,7 @@ func (s *server) launch(cmd *exec.Cmd) (*process, error) {
 	}
 	s.out.forget()
 	cmd.Stdout, cmd.Stderr = s.out, s.out
-	p, err := spawn(cmd, s.death)
+	p, err := spawn(cmd, s.death, s.space)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.starting = false

@@ -42,6 +42,7 @@ type RedisConfig struct {
 	Timeout time.Duration
 
 	guard *guard // shared, of the caller's (nil: one of its own), who has told it about Dir
+	site  *site  // where the servers run (nil: on loopback)
 }
 
 // RedisTLS are the files of the servers' certificate, which is of loopback, of its key, and of the authority that everybody's is from.
@@ -50,6 +51,7 @@ type RedisTLS struct{ CA, Cert, Key string }
 func (c RedisConfig) withDefaults() RedisConfig {
 	c.Name = cmp.Or(c.Name, "redis")
 	c.Masters = cmp.Or(c.Masters, 3)
+	c.site = cmp.Or(c.site, home)
 	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
 	c.Output = serial(c.Output)
 	return c
@@ -128,7 +130,7 @@ func newRedisBase(cfg RedisConfig) (*redisBase, error) {
 
 func (b *redisBase) node(name, dir string, cluster bool) *Redis {
 	r := &Redis{cfg: b.cfg, program: b.program, dir: dir, cluster: cluster}
-	r.name, r.out, r.guard, r.death = name, newOutput(name, b.cfg.Output), b.guard, syscall.SIGKILL
+	r.name, r.out, r.guard, r.death, r.space = name, newOutput(name, b.cfg.Output), b.guard, syscall.SIGKILL, b.cfg.site.space
 	return r
 }
 
@@ -186,7 +188,7 @@ func (r *Redis) start(ctx context.Context) error {
 func (r *Redis) args() []string {
 	all := map[string]string{
 		"port":      strconv.Itoa(r.port),
-		"bind":      loopback,
+		"bind":      r.cfg.site.host,
 		"dir":       r.dir,
 		"daemonize": "no",
 		"save":      "",
@@ -200,7 +202,7 @@ func (r *Redis) args() []string {
 			"cluster-port":         strconv.Itoa(r.busPort), // so that the usual port+10000 need not be free
 			"cluster-config-file":  "nodes.conf",
 			"cluster-node-timeout": "3000",
-			"cluster-announce-ip":  loopback,
+			"cluster-announce-ip":  r.cfg.site.host,
 		})
 	}
 	if s := r.cfg.TLS; s != nil {
@@ -208,6 +210,9 @@ func (r *Redis) args() []string {
 			"tls-port": strconv.Itoa(r.tlsPort), "tls-cert-file": s.Cert, "tls-key-file": s.Key, "tls-ca-cert-file": s.CA,
 			"tls-cluster": "yes", "tls-replication": "yes",
 		})
+	}
+	if r.cfg.site != home {
+		all["protected-mode"] = "no" // nobody else is in that network
 	}
 	maps.Copy(all, r.cfg.Settings)
 	var args []string
@@ -243,10 +248,10 @@ func (r *Redis) answers(ctx context.Context) error {
 }
 
 // Addr is the server's address. It stays the same over a restart.
-func (r *Redis) Addr() string { return address(r.port) }
+func (r *Redis) Addr() string { return r.cfg.site.address(r.port) }
 
 // TLSAddr is where the server speaks TLS, if it does.
-func (r *Redis) TLSAddr() string { return address(r.tlsPort) }
+func (r *Redis) TLSAddr() string { return r.cfg.site.address(r.tlsPort) }
 
 // Restart stops the server if it runs and starts it on the same ports, empty. It returns when the server answers.
 func (r *Redis) Restart(ctx context.Context) error {

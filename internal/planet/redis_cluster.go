@@ -84,7 +84,7 @@ func (c *RedisCluster) join(ctx context.Context) error {
 			if other == n {
 				continue
 			}
-			if err := n.client.Do(ctx, "CLUSTER", "MEET", loopback, other.port, other.busPort).Err(); err != nil {
+			if err := n.client.Do(ctx, "CLUSTER", "MEET", other.cfg.site.host, other.port, other.busPort).Err(); err != nil {
 				return fmt.Errorf("let %s meet %s: %w", n.name, other.name, err)
 			}
 		}
@@ -222,7 +222,7 @@ func (c *RedisCluster) MoveSlot(ctx context.Context, slot, to int) error {
 		if len(keys) == 0 {
 			break
 		}
-		args := []any{"MIGRATE", loopback, target.port, "", 0, 5000, "KEYS"}
+		args := []any{"MIGRATE", target.cfg.site.host, target.port, "", 0, 5000, "KEYS"}
 		for _, k := range keys {
 			args = append(args, k)
 		}

@@ -47,6 +47,12 @@ type Options struct {
 	WAN bool
 	// Async lets the primary acknowledge commits before a standby has them.
 	Async bool
+	// Separate gives each region a network of its own, so that Drop can separate them: see Separable. Then there are no proxies
+	// between them, so WAN, Cut and Blackhole do nothing, and servers do not listen on loopback.
+	Separate bool
+	// DatabaseBytes puts each region's database on a file system of its own of so many bytes, in memory, so that it can be full (0: with all
+	// else). It needs what Separate needs.
+	DatabaseBytes int64
 	// NoFsync makes commits quick that need not survive a crash of the machine.
 	NoFsync bool
 	// Demo loads the demo stores; Stores is a file of stores to import instead ("": none).
@@ -83,6 +89,9 @@ func (o Options) Validate() error {
 	if o.Nodes < 0 || o.Nodes > 20 {
 		faults = append(faults, fmt.Errorf("%d nodes a region are not between 1 and 20", o.Nodes))
 	}
+	if o.Separate && o.WAN {
+		faults = append(faults, errors.New("regions with networks of their own are no distance apart"))
+	}
 	return errors.Join(faults...)
 }
 
@@ -111,6 +120,7 @@ type Planet struct {
 	own        *output // for what the planet itself has to say
 	guard      *guard
 	links      *links
+	network    *network // nil: all are on loopback
 	regions    []*Region
 	witness    *Node // for two regions, else nil
 	reserved   []*reservation
@@ -175,6 +185,16 @@ func newPlanet(o Options) (*Planet, error) {
 	}
 	if err := p.makeFolders(); err != nil {
 		return p, err
+	}
+	if o.Separate {
+		p.links.direct = true
+		ids := slices.Clone(o.Regions)
+		if len(ids) == 2 {
+			ids = append(ids, witnessID)
+		}
+		if p.network, err = newNetwork(ids); err != nil {
+			return p, fmt.Errorf("separate the regions: %w", err)
+		}
 	}
 	for _, id := range o.Regions {
 		r := &Region{ID: id, At: at[id]}
@@ -289,7 +309,7 @@ func (p *Planet) startParts(ctx context.Context) error {
 	for i, r := range p.regions {
 		g.Go(func() (err error) {
 			r.Redis, err = StartRedis(ctx, RedisConfig{Name: string(r.ID) + "-redis", Dir: filepath.Join(p.dir, string(r.ID), "redis"),
-				Keep: p.o.Keep, Settings: p.o.RedisSettings, Output: p.out, Timeout: p.o.Timeout, guard: p.guard})
+				Keep: p.o.Keep, Settings: p.o.RedisSettings, Output: p.out, Timeout: p.o.Timeout, guard: p.guard, site: p.network.site(r.ID)})
 			if err != nil {
 				return err
 			}
@@ -434,6 +454,42 @@ func (p *Planet) Blackhole(a, b regions.ID) { p.links.each(a, b, (*Proxy).Blackh
 // Heal ends Cut and Blackhole.
 func (p *Planet) Heal(a, b regions.ID) { p.links.each(a, b, (*Proxy).Heal) }
 
+// Drop lets nothing get from one region to another any more, and tells nobody, until Mend; with to "" in both directions between it and all
+// others, the witness included. It needs Options.Separate.
+func (p *Planet) Drop(from, to regions.ID, what Traffic) error {
+	if p.network == nil {
+		return errNotSeparated
+	}
+	if to != "" {
+		return p.network.drop(from, to, what, [2]int{p.databasePort(from), p.databasePort(to)})
+	}
+	for id := range p.network.sites {
+		if id == from {
+			continue
+		}
+		if err := errors.Join(p.Drop(from, id, what), p.Drop(id, from, what)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Mend ends all Drops.
+func (p *Planet) Mend() error {
+	if p.network == nil {
+		return errNotSeparated
+	}
+	return p.network.heal()
+}
+
+// databasePort is that of a region's PostgreSQL, or one that nobody has.
+func (p *Planet) databasePort(id regions.ID) int {
+	if r := p.Region(id); r != nil {
+		return r.Postgres.addr.port
+	}
+	return 1
+}
+
 // Stop ends everything, the nodes first, and removes the folder unless it is to be kept. It may be called again.
 func (p *Planet) Stop() error {
 	p.stopped.Do(func() { p.stopErr = p.stop() })
@@ -468,9 +524,15 @@ func (p *Planet) stop() error {
 		}
 	}
 	err = errors.Join(err, servers.Wait())
+	for _, r := range p.regions {
+		if r.Postgres != nil {
+			err = errors.Join(err, r.Postgres.unmount())
+		}
+	}
 	for _, r := range p.reserved {
 		r.release()
 	}
+	p.network.close()
 	if p.dir != "" {
 		for _, path := range p.leftovers() {
 			if path != "" {
