@@ -115,6 +115,7 @@ func (s *liveServer) control(w http.ResponseWriter, r *http.Request) {
 	if r.FormValue("memory") != "" { // what is held, without what waits to be collected
 		var m runtime.MemStats
 		runtime.GC()
+		runtime.GC() // what pools hold goes with the second one
 		runtime.ReadMemStats(&m)
 		told["memory"] = int(m.HeapAlloc + m.StackInuse)
 	}

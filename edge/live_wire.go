@@ -26,6 +26,10 @@ type liveWire interface {
 // a receive buffer made smaller than the window that was promised makes the kernel drop what it then has no room for.
 const sendBuffer = 16 << 10
 
+// unsentBuffer is how much of that may wait for the client to have room: what is on its way to one that reads, however far
+// away, may be more, but behind one that does not read little piles up here.
+const unsentBuffer = 4 << 10
+
 // tcpWire writes past net.Conn, which would park a goroutine for each client that is slow.
 type tcpWire struct {
 	conn  *net.TCPConn
@@ -39,6 +43,7 @@ func newTCPWire(conn *net.TCPConn, early []byte) (*tcpWire, error) {
 		return nil, err
 	}
 	_ = conn.SetWriteBuffer(sendBuffer) // it works without, only not for as many
+	limitUnsent(raw, unsentBuffer)
 	return &tcpWire{conn, raw, early}, nil
 }
 

@@ -11,4 +11,6 @@ func newRawWriter() *rawWriter { return nil }
 
 func (*rawWriter) write(syscall.RawConn, []byte) (int, error) { return 0, nil }
 
+func limitUnsent(syscall.RawConn, int) {}
+
 func openFiles() int { return 10_000 }

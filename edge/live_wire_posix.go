@@ -16,3 +16,5 @@ func writeNow(fd uintptr, b []byte) (int, syscall.Errno) {
 	}
 	return n, 0
 }
+
+func limitUnsent(syscall.RawConn, int) {}
