@@ -37,17 +37,48 @@ func newRelayer() *relayer {
 // relay answers a read that failed with err because this node cannot serve it: the nearest other node that can is asked,
 // once, and where this node's database is behind, one of the primary region. A node that is asked in this way does not ask
 // another. It returns err where that does not help either.
-func (s *steering) relay(c echo.Context, err error) error {
-	base := ""
+func (s *steering) relay(c echo.Context, err error, began time.Time) error {
 	switch asAPIError(err).kind.name {
 	case kindNotReady.name, kindStoreUnavailable.name:
-		base = s.helper()
+		if base := s.helper(); base != "" {
+			return s.through(c, base, err)
+		}
 	case kindBehind.name:
-		base = s.ahead()
+		return s.relayAhead(c, err, began)
 	}
-	if base == "" {
-		return err
+	return err
+}
+
+// aheadPause is the time between two attempts to find a node of the primary region that answers.
+const aheadPause = 100 * time.Millisecond
+
+// relayAhead passes a read on to the primary region. While that moves, because it has just died, say, nobody can answer; the read is
+// held for as long as a write would be.
+func (s *steering) relayAhead(c echo.Context, err error, began time.Time) error {
+	ctx, cancel := context.WithDeadline(c.Request().Context(), began.Add(s.hold))
+	defer cancel()
+	for last := err; ; {
+		base, own := s.ahead()
+		if own {
+			return last
+		}
+		if base != "" {
+			if last = s.through(c, base, err); last == nil || c.Response().Committed {
+				return last
+			}
+		}
+		t := time.NewTimer(aheadPause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return last
+		case <-t.C:
+		}
 	}
+}
+
+// through passes a read on to the node at base. Where that fails before anything was answered, the error wraps err.
+func (s *steering) through(c echo.Context, base string, err error) error {
 	select {
 	case s.relays.slots <- struct{}{}:
 		defer func() { <-s.relays.slots }()
@@ -91,15 +122,16 @@ func (s *steering) helper() string {
 	return ""
 }
 
-// ahead is the base URL of a node of the primary region, which lacks nothing that was acknowledged; "" in that region itself.
-func (s *steering) ahead() string {
+// ahead is the base URL of a node of the primary region, which lacks nothing that was acknowledged; "" where none is known. own says
+// that it is this region, or the only one.
+func (s *steering) ahead() (base string, own bool) {
 	v := s.look()
 	for i := range v.Places {
-		if p := &v.Places[i]; p.Primary && p.ID != s.region {
-			return s.other(v, p)
+		if p := &v.Places[i]; p.Primary {
+			return s.other(v, p), p.ID == s.region
 		}
 	}
-	return ""
+	return "", len(v.Places) < 2
 }
 
 // other is the base URL of a node of the region that is ready and is not this one.

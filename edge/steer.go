@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,12 +80,13 @@ type steering struct {
 	single bool                               // no other region is known, nor will be
 	geoIP  func(netip.Addr) (geo.Point, bool) // nil: none
 	relays *relayer
+	hold   time.Duration // for how long a read may wait for the primary region
 
 	steered *prometheus.CounterVec
 }
 
 func newSteering(s *Server, deps *Deps, r prometheus.Registerer) *steering {
-	t := &steering{cfg: s.cfg.Steer, region: regions.ID(s.cfg.Region), look: deps.View, geoIP: deps.GeoIP, relays: newRelayer(),
+	t := &steering{cfg: s.cfg.Steer, region: regions.ID(s.cfg.Region), look: deps.View, geoIP: deps.GeoIP, relays: newRelayer(), hold: max(s.cfg.SessionWait, s.cfg.WriteHold),
 		steered: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shortline_steered_total", Help: "Reads of clients that another region should serve, by what was done: hint, redirect, relay, relay_failed."}, []string{"how"})}
 	for _, how := range []string{"hint", "redirect", "relay", "relay_failed"} {
@@ -200,9 +202,10 @@ func (s *Server) steer(next echo.HandlerFunc) echo.HandlerFunc {
 		if target := s.steering.better(r, c.Response().Header(), fixed); target != "" {
 			return c.NoContent(http.StatusTemporaryRedirect)
 		}
+		began := time.Now()
 		err := next(c)
 		if err != nil && len(r.Header[headerRelayed]) == 0 && !c.Response().Committed {
-			return s.steering.relay(c, err)
+			return s.steering.relay(c, err, began)
 		}
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -275,6 +276,40 @@ func TestRelayBehind(t *testing.T) {
 	}
 	if got := rep.token(t); got.Less(wrote) {
 		t.Errorf("the token %v is before the one that was sent, %v", got, wrote)
+	}
+}
+
+// TestRelayHoldsWhileThePrimaryMoves: a session whose node has lost its database, and the primary region, is answered once there is
+// another primary.
+func TestRelayHoldsWhileThePrimaryMoves(t *testing.T) {
+	var p planet
+	p.usual()
+	able := newTestNode(t, func(s *nodeSetup) { s.edge.Region, s.view = "eu-west", p.view.Load })
+	able.put(t, shortline.Store{ID: "a", Name: "A"})
+	wrote := able.write(t, http.MethodPost, "/v1/stores/a/queue", `{"length":3}`).want(t, 200).token(t)
+	var asked atomic.Int64
+	dying := countingProxy(t, "http://127.0.0.1:1", &asked)
+	late := newTestNode(t, inUSEast(&p), func(s *nodeSetup) { s.edge.SessionWait, s.edge.WriteHold = 20*time.Millisecond, time.Minute })
+	late.store.changes.set(broken) // it stays behind, and can ask what the token means
+	late.write(t, http.MethodPut, "/v1/stores/b", `{"name":"B","lat":1,"lng":1}`).want(t, 201)
+	late.write(t, http.MethodPut, "/v1/stores/c", `{"name":"C","lat":1,"lng":1}`).want(t, 201)
+	view := func(primary regions.ID) {
+		p.set(&regions.State{Primary: primary}, regionNode("us-east", virginia, late.api), regionNode("ap-northeast", tokyo, dying), regionNode("eu-west", dublin, able.api))
+	}
+	view("ap-northeast")
+	answer := make(chan reply, 1)
+	go func() { answer <- late.get(t, "/v1/stores/a/queue", "Shortline-Token: "+wrote.String(), lenientRequest) }()
+	for asked.Load() < 2 {
+		runtime.Gosched()
+	}
+	select {
+	case rep := <-answer:
+		t.Fatalf("it was answered before there was a primary: %d %s", rep.status, rep.body)
+	default:
+	}
+	view("eu-west")
+	if rep := <-answer; rep.status != 200 || !strings.Contains(string(rep.body), `"length":3`) {
+		t.Errorf("%d %s", rep.status, rep.body)
 	}
 }
 
