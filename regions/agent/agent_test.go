@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -82,4 +83,42 @@ func TestFailover(t *testing.T) {
 	if err == nil {
 		t.Error("it followed a primary that has not begun the order's epoch")
 	}
+}
+
+// A primary that dies leaves the beginning of a record with its standbys, since they are sent the log by the page. Whoever does not
+// become primary then follows at once, without a rewind.
+func TestFollowsPastAnUnfinishedRecord(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 3)
+	w.startAll()
+	a, b, c := w.ids[0], w.ids[1], w.ids[2]
+	ctx := deadline(t)
+	w.await(a, "both stream", func(s regions.DatabaseStatus) bool { return s.Standbys[b] > 0 && s.Standbys[c] > 0 })
+	// Nobody waits for this, so it is written by and by, to the last full page.
+	w.exec(a, "SELECT pg_logical_emit_message(false, 'test', repeat('x', 100000))")
+	end := w.query(a, "SELECT pg_current_wal_insert_lsn() - '0/0'")
+	begun := func(s regions.DatabaseStatus) bool { return streams(s) && fmt.Sprint(uint64(s.Position)) != end && uint64(s.Position)%8192 == 0 }
+	w.await(b, "has the beginning of the record", begun)
+	w.await(c, "has the beginning of the record", begun)
+	for _, id := range []regions.ID{b, c} {
+		_, err := w.all[id].Detach(ctx, w.order(2, 1))
+		check(t, err)
+	}
+	p, err := w.all[b].Promote(ctx, w.order(2, 1), 2)
+	check(t, err)
+	before, err := w.all[c].Status(ctx)
+	check(t, err)
+	if before.Position <= p.Fork || before.PID == 0 {
+		t.Fatalf("%s has the log up to %v, the fork is at %v: no record is unfinished", c, before.Position, p.Fork)
+	}
+	_, err = w.all[c].Follow(ctx, w.order(2, 1), b, p.Fork)
+	check(t, err)
+	s := w.await(c, "streaming from b", func(s regions.DatabaseStatus) bool { return streams(s) && s.Upstream == b && s.Timeline == 2 })
+	if s.PID != before.PID {
+		t.Error("its server was started anew")
+	}
+	w.exec(b, "CREATE TABLE public.after AS SELECT generate_series(1, 100) AS n")
+	w.await(c, "has the new history", func(regions.DatabaseStatus) bool {
+		return w.query(c, "SELECT coalesce(to_regclass('public.after')::text, '')") != "" && w.query(c, "SELECT count(*) FROM public.after") == "100"
+	})
 }

@@ -244,6 +244,7 @@ type upstream struct {
 	timeline uint32
 	history  history
 	lineage  lineage
+	received regions.LSN // until where it received the log before it was promoted; 0 where it does not know that any more
 }
 
 // look asks a peer's server what it is.
@@ -275,8 +276,9 @@ func (a *Agent) call(ctx context.Context, peer regions.ID) (*pgx.Conn, error) {
 // lookOver is look over a connection made by call.
 func (a *Agent) lookOver(ctx context.Context, conn *pgx.Conn, peer regions.ID) (u upstream, err error) {
 	err = conn.QueryRow(ctx, `SELECT pg_is_in_recovery(), (SELECT system_identifier::text FROM pg_control_system()),
-		CASE WHEN pg_is_in_recovery() THEN 0 ELSE ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::int END`).
-		Scan(&u.standby, &u.system, &u.timeline)
+		CASE WHEN pg_is_in_recovery() THEN 0 ELSE ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::int END,
+		(coalesce(pg_last_wal_receive_lsn(), '0/0') - '0/0')::int8`).
+		Scan(&u.standby, &u.system, &u.timeline, &u.received)
 	if err == nil && !u.standby {
 		u.epoch, u.lineage, err = readLineage(ctx, conn)
 	}

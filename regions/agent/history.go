@@ -89,10 +89,21 @@ func chooseWay(s self, u upstream) (w way, fork regions.LSN, why string) {
 		return wayAttach, 0, fmt.Sprintf("both are on timeline %d", s.timeline)
 	case !on:
 		return wayRewind, 0, fmt.Sprintf("timeline %d is not part of the history of timeline %d", s.timeline, u.timeline)
+	case s.position > limit && s.partly(u, limit):
+		return wayAttach, limit, fmt.Sprintf("it has the log up to %s, and past %s, where the history there left timeline %d, not one whole record", s.position, limit, s.timeline)
 	case s.position > limit:
 		return wayRewind, limit, fmt.Sprintf("it has the log up to %s, and the history there left timeline %d at %s", s.position, s.timeline, limit)
 	}
 	return wayAttach, limit, fmt.Sprintf("it has the log up to %s, before the history there left timeline %d at %s", s.position, s.timeline, limit)
+}
+
+// partly tells whether what a standby has past the fork is only the beginning of a record, as receivers are sent the log without
+// regard to records. A promotion ends where the last whole record ends of what that server had received; so whoever received no more
+// of the same timeline has no whole record past there either, and throws the rest away once it follows. That is PostgreSQL's own way
+// only as long as the record began in the segment that it will ask for, which is at least 1 MiB.
+func (s self) partly(u upstream, limit regions.LSN) bool {
+	last := len(u.history) - 1
+	return !s.primary && last >= 0 && u.history[last].timeline == s.timeline && s.position <= u.received && s.position>>20 == limit>>20
 }
 
 // endOf is where a history left a timeline.

@@ -9,7 +9,7 @@ import (
 func TestChooseWay(t *testing.T) {
 	one := beginning{"10", "monday"}
 	two, other := beginning{"20", "tuesday"}, beginning{"20", "wednesday"}
-	u := upstream{timeline: 2, history: history{{1, 100}}, epoch: 2, lineage: lineage{1: one, 2: two}}
+	u := upstream{timeline: 2, history: history{{1, 100}}, received: 130, epoch: 2, lineage: lineage{1: one, 2: two}}
 	for _, test := range []struct {
 		name string
 		me   self
@@ -18,7 +18,8 @@ func TestChooseWay(t *testing.T) {
 	}{
 		{"a standby that is behind the fork", self{timeline: 1, position: 90, lineage: lineage{1: one}}, wayAttach, 100},
 		{"a standby at the fork", self{timeline: 1, position: 100, lineage: lineage{1: one}}, wayAttach, 100},
-		{"a standby that is ahead", self{timeline: 1, position: 101, lineage: lineage{1: one}}, wayRewind, 100},
+		{"a standby with the beginning of a record more, as the primary had", self{timeline: 1, position: 130, lineage: lineage{1: one}}, wayAttach, 100},
+		{"a standby that is ahead", self{timeline: 1, position: 131, lineage: lineage{1: one}}, wayRewind, 100},
 		{"the old primary", self{primary: true, timeline: 1, position: 140, lineage: lineage{1: one}}, wayRewind, 100},
 		{"a standby on its timeline", self{timeline: 2, position: 140, lineage: lineage{1: one, 2: two}}, wayAttach, 0},
 		{"a standby that has not replayed the epoch", self{timeline: 2, position: 140, lineage: lineage{1: one}}, wayAttach, 0},
@@ -32,6 +33,15 @@ func TestChooseWay(t *testing.T) {
 		got, fork, why := chooseWay(test.me, u)
 		if got != test.want || fork != test.fork {
 			t.Errorf("%s: %v at %v (%s), want %v at %v", test.name, got, fork, why, test.want, test.fork)
+		}
+	}
+	for name, me := range map[string]self{
+		"what it received was of an earlier timeline": {timeline: 1, position: 130},
+		"the record goes on in another segment":       {timeline: 2, position: 1 << 20},
+	} {
+		late := upstream{timeline: 3, history: history{{1, 100}, {2, 1<<20 - 8}}, received: 1 << 20}
+		if got, _, why := chooseWay(me, late); got != wayRewind {
+			t.Errorf("%s: %v (%s)", name, got, why)
 		}
 	}
 }
