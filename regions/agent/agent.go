@@ -170,6 +170,7 @@ type Agent struct {
 	restartAt time.Time
 	backoff   time.Duration
 	sweptAt   time.Time // guarded by busy: slots
+	detached  *process  // guarded by busy: the server that was detached and has not been attached since
 	fresh     bool      // guarded by busy: the database was made just now, and nobody else can have become primary
 
 	tasks sync.WaitGroup // joins the waiters of processes

@@ -73,7 +73,7 @@ func (a *Agent) detach(ctx context.Context) error {
 	// A session's own view of the setting follows the server's; by the time that it is empty here, the process that starts
 	// receivers may still have the old one. It drops a receiver when it reads the new one, so look again once it had the time to.
 	seen := 0
-	return poll(ctx, "nothing is received any more", 2*time.Millisecond, func(ctx context.Context) (bool, error) {
+	err = poll(ctx, "nothing is received any more", 2*time.Millisecond, func(ctx context.Context) (bool, error) {
 		var receiving, set bool
 		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver), current_setting('primary_conninfo') <> ''").Scan(&receiving, &set); err != nil {
 			return false, err
@@ -85,6 +85,10 @@ func (a *Agent) detach(ctx context.Context) error {
 		seen++
 		return seen >= 5, nil
 	})
+	if err == nil {
+		a.detached = conn.server
+	}
+	return err
 }
 
 // ReadOnly implements regions.Database. Lifting confirms a primary that was fenced at its start.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -49,6 +50,11 @@ func (a *Agent) follow(ctx context.Context, o regions.Order, primary regions.ID,
 	}
 	call, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	var here regions.DatabaseStatus // read while the other server is asked: a new primary's first write may wait for this
+	var unread error
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	reading.Go(func() { here, unread = a.freshStatus(call) })
 	conn, err := a.call(call, primary)
 	if err != nil {
 		return err
@@ -63,7 +69,10 @@ func (a *Agent) follow(ctx context.Context, o regions.Order, primary regions.ID,
 	}
 	// A fork of 0 comes again until the copy that it asked for is seen to stream.
 	if m := a.mem().get(); m.Rejoin == nil && (fork != 0 || m.Upstream == primary && m.Epoch == o.Epoch) {
-		done, err := a.tryAttach(ctx, conn, u, primary, o.Epoch)
+		if reading.Wait(); unread != nil {
+			return unread
+		}
+		done, err := a.tryAttach(ctx, here, conn, u, primary, o.Epoch)
 		if err != nil || done {
 			return err
 		}
@@ -89,21 +98,23 @@ func (a *Agent) suits(u upstream, primary regions.ID, epoch uint64) error {
 	return nil
 }
 
-// tryAttach makes a standby that runs, and has nothing that the primary has not, follow it. done is false where it takes more.
-func (a *Agent) tryAttach(ctx context.Context, conn *pgx.Conn, u upstream, primary regions.ID, epoch uint64) (done bool, err error) {
-	if p := a.server.Load(); !p.running() || !a.isStandby() {
+// tryAttach makes a standby that runs, has the status s, and nothing that the primary has not, follow it. done is false where it takes
+// more.
+func (a *Agent) tryAttach(ctx context.Context, s regions.DatabaseStatus, conn *pgx.Conn, u upstream, primary regions.ID, epoch uint64) (done bool, err error) {
+	server := a.server.Load()
+	if !server.running() || !a.isStandby() || s.Role != regions.RoleStandby {
 		return false, nil
 	}
-	s, err := a.freshStatus(ctx)
-	if err != nil || s.Role != regions.RoleStandby {
-		return false, err
-	}
-	if !(s.Upstream == primary && s.Streaming && s.Timeline == u.timeline) { // else its position moves, but never past the primary's
+	final := a.detached == server && s.Upstream == "" && !s.Streaming
+	if !final && !(s.Upstream == primary && s.Streaming && s.Timeline == u.timeline) { // else its position moves, but never past the primary's
 		if err := a.detach(ctx); err != nil {
 			return false, err
 		}
+		if s, err = a.freshStatus(ctx); err != nil || s.Role != regions.RoleStandby {
+			return false, err
+		}
 	}
-	me, err := a.self(ctx)
+	me, err := a.selfOf(ctx, s)
 	if err != nil {
 		return false, err
 	}
@@ -122,10 +133,21 @@ func (a *Agent) self(ctx context.Context) (s self, err error) {
 	if err != nil {
 		return s, err
 	}
-	defer conn.done()
-	if err := a.querySelf(ctx, conn.Conn, &now); err != nil {
+	err = a.querySelf(ctx, conn.Conn, &now)
+	conn.done()
+	if err != nil {
 		return s, err
 	}
+	return a.selfOf(ctx, now)
+}
+
+// selfOf is self of a server whose status is known.
+func (a *Agent) selfOf(ctx context.Context, now regions.DatabaseStatus) (s self, err error) {
+	conn, err := a.connect(ctx)
+	if err != nil {
+		return s, err
+	}
+	defer conn.done()
 	s = self{primary: now.Role == regions.RolePrimary, timeline: now.Timeline, position: now.Position, promoted: a.mem().get().Promoted}
 	s.epoch, s.lineage, err = readLineage(ctx, conn.Conn)
 	return s, err
@@ -144,6 +166,7 @@ func (a *Agent) attach(ctx context.Context, conn *pgx.Conn, primary regions.ID, 
 		return err
 	}
 	defer own.done()
+	a.detached = nil
 	// Whoever starts the receiver reads them by itself; no new session has to have them.
 	_, err = a.change(ctx, own, []setting{{slotName, regionSlot(a.cfg.Region)}, {conninfo, a.conninfo(primary)}})
 	return err
