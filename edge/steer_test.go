@@ -298,7 +298,9 @@ func TestRelayHoldsWhileThePrimaryMoves(t *testing.T) {
 	}
 	view("ap-northeast")
 	answer := make(chan reply, 1)
-	go func() { answer <- late.get(t, "/v1/stores/a/queue", "Shortline-Token: "+wrote.String(), lenientRequest) }()
+	go func() {
+		answer <- late.get(t, "/v1/stores/a/queue", "Shortline-Token: "+wrote.String(), lenientRequest)
+	}()
 	for asked.Load() < 2 {
 		runtime.Gosched()
 	}

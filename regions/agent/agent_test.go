@@ -97,7 +97,9 @@ func TestFollowsPastAnUnfinishedRecord(t *testing.T) {
 	// Nobody waits for this, so it is written by and by, to the last full page.
 	w.exec(a, "SELECT pg_logical_emit_message(false, 'test', repeat('x', 100000))")
 	end := w.query(a, "SELECT pg_current_wal_insert_lsn() - '0/0'")
-	begun := func(s regions.DatabaseStatus) bool { return streams(s) && fmt.Sprint(uint64(s.Position)) != end && uint64(s.Position)%8192 == 0 }
+	begun := func(s regions.DatabaseStatus) bool {
+		return streams(s) && fmt.Sprint(uint64(s.Position)) != end && uint64(s.Position)%8192 == 0
+	}
 	w.await(b, "has the beginning of the record", begun)
 	w.await(c, "has the beginning of the record", begun)
 	for _, id := range []regions.ID{b, c} {
