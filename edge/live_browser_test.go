@@ -35,7 +35,7 @@ try { await s.nearby({ lat: 91, lng: 0 }); } catch (e) { tell("problem", [e inst
 tell("set", (await s.setQueue("a", { delta: 1 })).length);
 const feed = new Shortline().live({ // the other node of this test has keys of its own
   stores: ["a", "none"], area: { lat: 0, lng: 0, radius: 1000, limit: 3 },
-  onSnapshot: (x) => tell(x.area ? "area" : "snapshot", [x.server, x.region, x.stores.map((y) => y.id), x.missing]),
+  onSnapshot: (x) => { tell(x.area ? "area" : "snapshot", [x.server, x.region, x.stores.map((y) => y.id), x.missing]); tell("shows", x.stores.map((y) => y.length)); },
   onChange: (q) => tell("change", [q.id, q.length, q.wait_s]),
   onRemoved: (id) => tell("removed", id),
   onLost: (e) => tell("lost", e.message),
@@ -106,7 +106,7 @@ func TestBrowserModule(t *testing.T) {
 	want("set", "11")
 	want("area", fmt.Sprintf(`[%q,"local",["a"],[]]`, here.api))
 	want("snapshot", fmt.Sprintf(`[%q,"local",["a"],["none"]]`, here.api))
-	here.report(t, "a", `{"length":12}`)
+	here.report(t, "a", `{"length":12,"observed_at":"2026-11-23T09:00:01Z"}`) // the test's clock stands
 	want("change", `["a",12,720]`)
 	want("refused", "[401,false]")
 	here.put(t, shortline.Store{ID: "none", Name: "N", Lat: 1})
@@ -115,7 +115,8 @@ func TestBrowserModule(t *testing.T) {
 	want("removed", `"none"`)
 	here.stop()
 	want("snapshot", fmt.Sprintf(`[%q,"local",["a"],["none"]]`, there.api))
-	there.report(t, "a", `{"length":21}`)
+	want("shows", "[12]") // what that node has was reported before
+	there.report(t, "a", `{"length":21,"observed_at":"2026-11-23T09:00:02Z"}`)
 	want("change", `["a",21,1260]`)
 	if slices.ContainsFunc(seen, func(s string) bool { return strings.HasPrefix(s, "lost") || strings.HasPrefix(s, "end") }) {
 		t.Errorf("it had no connection in between: %v", seen)

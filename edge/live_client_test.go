@@ -87,7 +87,7 @@ func TestClientLive(t *testing.T) {
 	if e.Region != "local" || !slices.Equal(e.Missing, []shortline.StoreID{"none"}) || e.Stores[0].Length != 10 || !e.Stores[0].Reported() {
 		t.Errorf("the snapshot is %+v", e)
 	}
-	here.report(t, "a", `{"length":11}`)
+	here.report(t, "a", `{"length":11,"observed_at":"2026-11-23T09:00:01Z"}`) // the test's clock stands
 	await(t, events, "the change", func(e client.LiveEvent) bool {
 		return e.Kind == client.LiveChanged && e.Queue.Length == 11 && e.ID == "a"
 	})
@@ -95,8 +95,12 @@ func TestClientLive(t *testing.T) {
 	moved := await(t, events, "the other node", func(e client.LiveEvent) bool { return e.Kind == client.LiveLost || e.Server == there.api })
 	if moved.Kind == client.LiveLost {
 		t.Errorf("it had no connection in between: %v", moved.Err)
+	} else if !moved.Area {
+		t.Errorf("the first snapshot there is %+v", moved)
+	} else if moved.Stores[0].Length != 11 { // what that node has was reported before
+		t.Errorf("it went back to %+v", moved.Stores[0].Queue)
 	}
-	there.report(t, "a", `{"length":21}`)
+	there.report(t, "a", `{"length":21,"observed_at":"2026-11-23T09:00:02Z"}`)
 	await(t, events, "the change there", func(e client.LiveEvent) bool { return e.Kind == client.LiveChanged && e.Queue.Length == 21 })
 	if err := here.served(); err != nil {
 		t.Error(err)

@@ -15,7 +15,8 @@
  *     feed.close();
  *
  * When a region fails or asks to go elsewhere, calls and feeds go on in the next one of GET /v1/route. A feed has no gap: each
- * connection begins with how everything is, and the next one is there before the last one is given up.
+ * connection begins with how everything is, and the next one is there before the last one is given up. Nor does it go back: of a
+ * queue whose value is older than the one told before, the latter stands for up to 10 s after a move.
  *
  * It works in every browser since 2022, and in other programs that have fetch, WebSocket and crypto.
  * @module shortline
@@ -242,9 +243,17 @@ function baseURLs(regions) {
   return [...new Set(urls)];
 }
 
+const holdBack = 10_000; // milliseconds after a move in which a value older than the one shown is kept back
+
 const atOnce = 200; // stores named in one message
 const idle = 20_000; // milliseconds without a message after which a sign of life is asked for
 const dead = 45_000; // and after which the connection is taken for dead
+
+/** @param {Queue} q @returns {Queue} a copy without what else a message has */
+const queueOf = (q) => ({ id: q.id, length: q.length, wait_s: q.wait_s, wait_high_s: q.wait_high_s, updated_at: q.updated_at });
+
+/** @param {Queue} q */
+const time = (q) => (q.updated_at ? Date.parse(q.updated_at) : 0);
 
 /** A feed of queues over one WebSocket at a time. Made by Shortline.live. */
 export class LiveFeed {
@@ -257,6 +266,10 @@ export class LiveFeed {
   #closed = false;
   #token = "";
   #timer = 0;
+  /** @type {Map<string, Queue>} what was told last */ #told = new Map();
+  /** @type {Map<string, Queue>} older ones that came since the last move */ #held = new Map();
+  /** whether older ones are held back */ #holding = false;
+  #settled = 0;
 
   /** @param {Shortline} shortline @param {LiveOptions} options */
   constructor(shortline, options) {
@@ -270,6 +283,7 @@ export class LiveFeed {
   close() {
     this.#closed = true;
     clearTimeout(this.#timer);
+    clearTimeout(this.#settled);
     this.#current?.close(1000);
     this.#next?.close(1000);
   }
@@ -341,15 +355,21 @@ export class LiveFeed {
           this.#bad = [];
           this.#failures = 0;
           before?.close(1000);
+          this.#moved();
         }
         this.#token = m.token || this.#token;
+        if (m.area) this.#forget(m.stores);
+        for (const s of m.stores) Object.assign(s, this.#newest(s));
         on.onSnapshot?.({ stores: m.stores, missing: m.missing ?? [], area: Boolean(m.area), region: m.region, server });
         return;
       case "queue":
-        if (socket === this.#current) on.onChange?.({ id: m.id, length: m.length, wait_s: m.wait_s, wait_high_s: m.wait_high_s, updated_at: m.updated_at });
+        if (socket === this.#current && this.#newest(m) === m) on.onChange?.(queueOf(m));
         return;
       case "removed":
-        if (socket === this.#current) on.onRemoved?.(m.id);
+        if (socket !== this.#current) return;
+        this.#told.delete(m.id);
+        this.#held.delete(m.id);
+        on.onRemoved?.(m.id);
         return;
       case "reconnect": {
         if (socket !== this.#current || this.#next) return;
@@ -366,6 +386,44 @@ export class LiveFeed {
         on.onEnd?.(problem);
       }
     }
+  }
+
+  /**
+   * A node that is behind is not to take back what was shown: for a while the newer value stands. After that what the node says
+   * counts: the newer one was lost in a failover, or dated by a clock that was fast.
+   */
+  #moved() {
+    this.#held.clear();
+    this.#holding = true;
+    clearTimeout(this.#settled);
+    this.#settled = setTimeout(() => {
+      this.#holding = false;
+      const held = [...this.#held.values()].filter((q) => this.#told.has(q.id));
+      this.#held.clear();
+      for (const q of held) {
+        if (this.#closed) return;
+        this.#told.set(q.id, q);
+        this.#options.onChange?.(queueOf(q));
+      }
+    }, holdBack);
+  }
+
+  /** What is to be told of a queue: what came, or what was told before if that is newer. @param {Queue} q @returns {Queue} */
+  #newest(q) {
+    const before = this.#told.get(q.id);
+    if (before && this.#holding && time(q) < time(before)) {
+      this.#held.set(q.id, queueOf(q));
+      return before;
+    }
+    this.#held.delete(q.id);
+    this.#told.set(q.id, queueOf(q));
+    return q;
+  }
+
+  /** What is not in the area any more is not followed any more. @param {Queue[]} stores */
+  #forget(stores) {
+    const followed = new Set([...stores.map((s) => s.id), ...(this.#options.stores ?? [])]);
+    for (const id of this.#told.keys()) if (!followed.has(id)) this.#told.delete(id);
   }
 
   /** @param {WebSocket} socket @param {string} server @param {Error} error */

@@ -145,8 +145,8 @@ func (w *world) testLive() {
 	place()
 }
 
-// A live client whose node stops goes on at another one, and has the newest value there. What the new node says first may be some
-// milliseconds older than what the former one said last.
+// A live client whose node stops goes on at another one, has the newest value there, and never tells an older value than before, though
+// the new node may be some milliseconds behind the former one.
 func (w *world) testLiveMoves() {
 	id, node := w.stores[21], w.Region("eu-west").Nodes[1]
 	other := w.Region("us-east").Nodes[0]
@@ -168,6 +168,12 @@ func (w *world) testLiveMoves() {
 	}
 	w.eventually("the client goes on elsewhere and has the newest value", func() bool {
 		return o.look(func() bool { return o.server != node.API() && o.length[id] == length })
+	})
+	o.look(func() bool {
+		if len(o.back) > 0 {
+			w.Errorf("%s: %v", o.name, o.back)
+		}
+		return true
 	})
 	w.check(node.Start(w.deadline()))
 }

@@ -69,7 +69,8 @@ type LiveStore struct {
 
 // Live follows queues over one WebSocket at a time, and moves to the next region when the one it uses goes away. There is
 // no gap in what it tells: each connection begins with how everything is now, and when a server asks to go elsewhere the next
-// connection is there before this one is given up.
+// connection is there before this one is given up. Nor does it go back: of a queue whose value is older than one already told, as
+// UpdatedAt says, the one told stands for up to 10 s after a move; after that what the server says counts.
 type Live struct {
 	client *Client
 	cfg    LiveConfig
@@ -119,8 +120,9 @@ func (l *Live) Run(ctx context.Context) error {
 	defer sessions.Wait()
 	defer cancel()
 	from := make(chan heard)
-	r := liveRun{Live: l, known: []string{l.client.server}, retry: time.NewTimer(0)}
+	r := liveRun{Live: l, known: []string{l.client.server}, retry: time.NewTimer(0), settled: time.NewTimer(time.Hour)}
 	defer r.retry.Stop()
+	defer r.settled.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -135,6 +137,10 @@ func (l *Live) Run(ctx context.Context) error {
 			if err := r.take(h); err != nil {
 				return err
 			}
+		case <-r.settled.C:
+			if err := r.release(); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -147,6 +153,8 @@ type liveRun struct {
 	current *session // nil: none
 	next    *session // being opened, to take its place; nil: none
 	retry   *time.Timer
+	told    told
+	settled *time.Timer // after a move: what was held back counts now
 
 	failures int // in a row
 }
@@ -175,11 +183,30 @@ func (r *liveRun) take(h heard) error {
 			r.current.giveUp()
 		}
 		r.current, r.next, r.bad, r.failures = h.from, nil, nil, 0
+		r.told.moved(time.Now())
+		r.settled.Reset(holdBack)
 	}
 	if h.token != "" {
 		r.token.Store(&h.token)
 	}
-	return r.cfg.On(h.event)
+	if e, ok := r.told.pass(h.event, r.cfg.Stores, time.Now()); ok {
+		return r.cfg.On(e)
+	}
+	return nil
+}
+
+// release tells what was held back: nothing newer has come.
+func (r *liveRun) release() error {
+	for _, q := range r.told.release() {
+		e := LiveEvent{Kind: LiveChanged, ID: q.ID, Queue: q}
+		if r.current != nil {
+			e.Server = r.current.server
+		}
+		if err := r.cfg.On(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lost goes on after a session ended. The caller is told when it has no connection any more, and of the first attempt.
