@@ -42,7 +42,29 @@ type Key struct {
 	RevokedAt *time.Time        `json:"revoked_at,omitempty"`
 	// ExpiresAt is when the key ends by itself; nil: never.
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
-	Rev       uint64     `json:"-"`
+	// LastUsedAt is when the key was last used, to the hour; nil: never, as far as is known.
+	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
+	Rev        uint64     `json:"-"`
+}
+
+// KeyUse says that a key was used at a time.
+type KeyUse struct {
+	ID KeyID
+	At time.Time
+}
+
+// Follow makes k a later state of old, whatever k was made of: what was revoked stays so, an end only comes nearer, and the newest use counts.
+// So a change that was made of an older state, or that comes late, opens no door again.
+func (k *Key) Follow(old *Key) {
+	if old.RevokedAt != nil {
+		k.RevokedAt = old.RevokedAt
+	}
+	if old.ExpiresAt != nil && (k.ExpiresAt == nil || old.ExpiresAt.Before(*k.ExpiresAt)) {
+		k.ExpiresAt = old.ExpiresAt
+	}
+	if old.LastUsedAt != nil && (k.LastUsedAt == nil || old.LastUsedAt.After(*k.LastUsedAt)) {
+		k.LastUsedAt = old.LastUsedAt
+	}
 }
 
 // ErrBadKey says that a text is not an API key at all.

@@ -176,3 +176,26 @@ func FuzzParseKey(f *testing.F) {
 		}
 	})
 }
+
+func TestKeyFollow(t *testing.T) {
+	at := func(h int) *time.Time { t := keyTime.Add(time.Duration(h) * time.Hour); return &t }
+	for _, c := range []struct {
+		name           string
+		old, next, out Key
+	}{
+		{"nothing of it", Key{}, Key{Name: "new"}, Key{Name: "new"}},
+		{"what is new counts", Key{}, Key{RevokedAt: at(1), ExpiresAt: at(2), LastUsedAt: at(3)}, Key{RevokedAt: at(1), ExpiresAt: at(2), LastUsedAt: at(3)}},
+		{"it stays revoked", Key{RevokedAt: at(1)}, Key{}, Key{RevokedAt: at(1)}},
+		{"since the first time", Key{RevokedAt: at(1)}, Key{RevokedAt: at(2)}, Key{RevokedAt: at(1)}},
+		{"it still ends", Key{ExpiresAt: at(2)}, Key{}, Key{ExpiresAt: at(2)}},
+		{"not later", Key{ExpiresAt: at(2)}, Key{ExpiresAt: at(3)}, Key{ExpiresAt: at(2)}},
+		{"but sooner", Key{ExpiresAt: at(2)}, Key{ExpiresAt: at(1)}, Key{ExpiresAt: at(1)}},
+		{"a use is not forgotten", Key{LastUsedAt: at(2)}, Key{}, Key{LastUsedAt: at(2)}},
+		{"nor an older one newer", Key{LastUsedAt: at(2)}, Key{LastUsedAt: at(1)}, Key{LastUsedAt: at(2)}},
+	} {
+		c.next.Follow(&c.old)
+		if got, want := fmt.Sprint(c.next.Name, c.next.RevokedAt, c.next.ExpiresAt, c.next.LastUsedAt), fmt.Sprint(c.out.Name, c.out.RevokedAt, c.out.ExpiresAt, c.out.LastUsedAt); got != want {
+			t.Errorf("%s: %s, want %s", c.name, got, want)
+		}
+	}
+}

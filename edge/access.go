@@ -47,6 +47,7 @@ func (s *Server) bearer(r *http.Request) (*shortline.Key, error) {
 	if key.Ended(s.now()) {
 		return nil, unauthorized("this API key has expired; make another with: shortline keys create, or next time in good time with: shortline keys rotate")
 	}
+	s.uses.note(key, s.now())
 	return key, nil
 }
 

@@ -208,7 +208,7 @@ func TestPeerRefusesWholeRequests(t *testing.T) {
 			resign(r, header{peer.HeaderTime, strconv.FormatInt(now.Add(31*time.Second).UnixMilli(), 10)})
 		}, peerSkewed, "-31s ahead"},
 		{"a second hop", good, func(r *http.Request) { resign(r, header{peer.HeaderHop, "2"}) }, peerLoop, "hop 2"},
-		{"needs more", good, func(r *http.Request) { resign(r, header{peer.HeaderVersion, "2 2"}) }, peerTooNew, "upgrade"},
+		{"needs more", good, func(r *http.Request) { resign(r, header{peer.HeaderVersion, fmt.Sprintf("%d %[1]d", peer.Version+1)}) }, peerTooNew, "upgrade"},
 		{"no nonce", good, func(r *http.Request) { resign(r, header{peer.HeaderNonce, ""}) }, peerMalformed, "Nonce"},
 		{"truncated", good, func(r *http.Request) { r.Body = io.NopCloser(bytes.NewReader(good[:len(good)-9])) }, peerMalformed, "ended before"},
 		{"no length", good, func(r *http.Request) { r.ContentLength = -1 }, peerMalformed, "Content-Length"},
@@ -288,6 +288,7 @@ func TestPeerJudgesEachWriteAlone(t *testing.T) {
 		{Items: []replication.Item{{Put: &shortline.Store{ID: "a", Name: "no such latitude", Lat: 91}}}},
 		{Items: []replication.Item{{Delete: "a/b"}}},
 		{Items: []replication.Item{{Key: &shortline.Key{ID: "k", Name: "no scopes"}}}},
+		{Items: []replication.Item{{Use: &shortline.KeyUse{ID: "a key"}}}},
 		{Items: []replication.Item{{Delete: "a", Queue: &shortline.QueueUpdate{ID: "a", Length: &seven}}}},
 		{Items: []replication.Item{{}}},
 		{Items: []replication.Item{{Delete: "good"}, {}}},
@@ -325,7 +326,7 @@ func TestPeerIgnoresWhatANewerNodeAdds(t *testing.T) {
 	w := new(recorder)
 	body := []byte(strings.Replace(string(requestBody(t, deltaWrite("a", 1))), `"delta":1`, `"delta":1,"mood":"new"`, 1))
 	r := signedRequest(t, body, time.Now())
-	r.Header.Set(peer.HeaderVersion, "2 1")
+	r.Header.Set(peer.HeaderVersion, strconv.Itoa(peer.Version+1)+" 1")
 	r.Header.Set(peer.HeaderSignature, hexMAC(r))
 	if code, why := refusal(t, primaryPeer(t, w), r); code != http.StatusOK || w.count("a") != 1 {
 		t.Errorf("%d %+v", code, why)
@@ -343,7 +344,7 @@ func TestPeerStatus(t *testing.T) {
 	rec := httptest.NewRecorder()
 	p.Handler().ServeHTTP(rec, r)
 	var got PeerStatus
-	if err := json.Unmarshal(rec.Body.Bytes(), &got); err != nil || got != (PeerStatus{Version: 1, Region: "eu", Primary: true, Epoch: 3, Token: "token"}) {
+	if err := json.Unmarshal(rec.Body.Bytes(), &got); err != nil || got != (PeerStatus{Version: peer.Version, Region: "eu", Primary: true, Epoch: 3, Token: "token"}) {
 		t.Errorf("%s %v", rec.Body, err)
 	}
 }
@@ -365,6 +366,7 @@ func TestPeerRefusesHTTP1(t *testing.T) {
 func FuzzPeerDecode(f *testing.F) {
 	f.Add([]byte(`{"timeout_ms":5,"idempotency":{"scope":"s","key":"k","hash":"`+strings.Repeat("0", 64)+`","ttl_ms":5},"items":[{"delete":"a"}]}`), false)
 	f.Add(requestBody(f, deltaWrite("a", 1), replication.Write{Items: []replication.Item{{Put: &shortline.Store{ID: "a", Name: "A"}}}}), true)
+	f.Add(requestBody(f, replication.Write{Items: []replication.Item{{Use: &shortline.KeyUse{ID: "k", At: time.Unix(3600, 0)}}}}), false)
 	f.Add([]byte(`{"timeout_ms":-9223372036854775808}`), true)
 	f.Add([]byte(`[]`), false)
 	f.Fuzz(func(t *testing.T, body []byte, lenient bool) {

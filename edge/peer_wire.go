@@ -54,6 +54,13 @@ type wireItem struct {
 	Put    *shortline.Store  `json:"put,omitempty"`
 	Delete shortline.StoreID `json:"delete,omitempty"`
 	Key    *wireKey          `json:"key,omitempty"`
+	Use    *wireUse          `json:"use,omitempty"` // since version 2
+}
+
+// wireUse is when an API key was used.
+type wireUse struct {
+	ID shortline.KeyID `json:"id"`
+	At time.Time       `json:"at"`
 }
 
 type wireUpdate struct {
@@ -154,6 +161,9 @@ func encodeWrite(w *replication.Write) ([]byte, error) {
 		if k := item.Key; k != nil {
 			it.Key = &wireKey{ID: k.ID, Name: k.Name, Scopes: k.Scopes, Stores: k.Stores, Hash: hex.EncodeToString(k.Hash[:]),
 				CreatedAt: k.CreatedAt, RevokedAt: k.RevokedAt, ExpiresAt: k.ExpiresAt}
+		}
+		if u := item.Use; u != nil {
+			it.Use = &wireUse{u.ID, u.At.UTC()}
 		}
 	}
 	var b bytes.Buffer
@@ -262,13 +272,13 @@ func decodeHash(to *[32]byte, text string) error {
 
 func (it *wireItem) item() (replication.Item, error) {
 	set := 0
-	for _, there := range []bool{it.Queue != nil, it.Put != nil, it.Delete != "", it.Key != nil} {
+	for _, there := range []bool{it.Queue != nil, it.Put != nil, it.Delete != "", it.Key != nil, it.Use != nil} {
 		if there {
 			set++
 		}
 	}
 	if set != 1 {
-		return replication.Item{}, fmt.Errorf("exactly one of queue, put, delete and key is required; %d are there", set)
+		return replication.Item{}, fmt.Errorf("exactly one of queue, put, delete, key and use is required; %d are there", set)
 	}
 	switch {
 	case it.Queue != nil:
@@ -286,6 +296,9 @@ func (it *wireItem) item() (replication.Item, error) {
 	case it.Delete != "":
 		_, err := shortline.ParseStoreID(string(it.Delete))
 		return replication.Item{Delete: it.Delete}, err
+	case it.Use != nil:
+		_, err := shortline.ParseStoreID(string(it.Use.ID)) // the same letters, and no more of them
+		return replication.Item{Use: &shortline.KeyUse{ID: it.Use.ID, At: it.Use.At}}, err
 	}
 	k := it.Key
 	key := &shortline.Key{ID: k.ID, Name: k.Name, Scopes: k.Scopes, Stores: k.Stores, CreatedAt: k.CreatedAt, RevokedAt: k.RevokedAt, ExpiresAt: k.ExpiresAt}

@@ -55,6 +55,8 @@ type Config struct {
 	// RateAddress is how many requests a second one address may send on average (100), RateKey one API key (1000); ten seconds' worth may come
 	// at once. Addresses of loopback are not counted. Negative: no limit.
 	RateAddress, RateKey float64
+	// KeyUses is how often it is written down which API keys were used (1 min).
+	KeyUses time.Duration
 	// Live bounds live updates.
 	Live LiveConfig
 	// Steer says where the node is and how it leads clients to other regions.
@@ -67,7 +69,7 @@ func (c *Config) Validate() error {
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"write-hold", c.WriteHold}, {"session-wait", c.SessionWait}, {"read-limit", c.ReadLimit}, {"shutdown-timeout", c.ShutdownTimeout}, {"header-timeout", c.HeaderTimeout}, {"body-timeout", c.BodyTimeout}} {
+	}{{"write-hold", c.WriteHold}, {"session-wait", c.SessionWait}, {"read-limit", c.ReadLimit}, {"shutdown-timeout", c.ShutdownTimeout}, {"header-timeout", c.HeaderTimeout}, {"body-timeout", c.BodyTimeout}, {"key-uses", c.KeyUses}} {
 		if d.value < 0 {
 			faults = append(faults, fmt.Errorf("%s: %v is negative", d.name, d.value))
 		}
@@ -93,7 +95,7 @@ func (c *Config) defaults() {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&c.WriteHold, 10 * time.Second}, {&c.SessionWait, 2 * time.Second}, {&c.ReadLimit, 2 * time.Second}, {&c.ShutdownTimeout, 10 * time.Second}, {&c.HeaderTimeout, 10 * time.Second}, {&c.BodyTimeout, 30 * time.Second}} {
+	}{{&c.WriteHold, 10 * time.Second}, {&c.SessionWait, 2 * time.Second}, {&c.ReadLimit, 2 * time.Second}, {&c.ShutdownTimeout, 10 * time.Second}, {&c.HeaderTimeout, 10 * time.Second}, {&c.BodyTimeout, 30 * time.Second}, {&c.KeyUses, time.Minute}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
@@ -180,6 +182,7 @@ type Server struct {
 	live     *liveHub
 	conns    *connections
 	limiter  *limiter
+	uses     keyUses
 	tls      *tls.Config
 	auditLog *slog.Logger
 	// steering leads clients to other regions.
@@ -338,6 +341,7 @@ func (s *Server) Run(ctx context.Context, public, admin net.Listener) error {
 	}
 	group.Go(func() error { return s.scoreForecasts(ctx) })
 	group.Go(func() error { return s.limiter.run(ctx) })
+	group.Go(func() error { return s.uses.run(ctx, s.cfg.KeyUses, s.writer, s.log) })
 	group.Go(func() error { return s.outlooks.run(ctx, s.cfg.ReadLimit) })
 	living, stopLive := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error { return s.live.Run(living) })

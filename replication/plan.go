@@ -42,6 +42,7 @@ const (
 	PlanGhostQueue            // a delete leaves the store's queue behind
 	PlanUnfolded              // each update of a queue is a change of its own
 	PlanFoldsFlow             // of the updates of a queue only the first moves its flow on
+	PlanRevivesKeys           // a key is what was put last
 )
 
 // PlanStore is a store and its queue. Of a store that is neither put nor deleted, Rev and Body need not be read.
@@ -116,7 +117,7 @@ type PlanChange struct {
 // OneField tells whether exactly one field of an item is set.
 func (it *Item) OneField() bool {
 	n := 0
-	for _, set := range [...]bool{it.Queue != nil, it.Put != nil, it.Delete != "", it.Key != nil} {
+	for _, set := range [...]bool{it.Queue != nil, it.Put != nil, it.Delete != "", it.Key != nil, it.Use != nil} {
 		if set {
 			n++
 		}
@@ -162,6 +163,8 @@ func (b *Plan) item(it *Item) (ItemResult, error) {
 		return b.put(it.Put)
 	case it.Delete != "":
 		return b.delete(it.Delete), nil
+	case it.Use != nil:
+		return b.useKey(it.Use)
 	default:
 		return b.putKey(it.Key)
 	}
@@ -298,22 +301,61 @@ func (b *Plan) delete(id shortline.StoreID) ItemResult {
 }
 
 func (b *Plan) putKey(k *shortline.Key) (ItemResult, error) {
+	row := b.Keys[k.ID]
+	if row == nil {
+		row = &PlanKey{Hash: k.Hash[:]}
+		b.Keys[k.ID] = row
+		res, err := b.setKey(row, k)
+		res.Status = StatusCreated
+		return res, err
+	}
+	old, err := row.key()
+	if err != nil {
+		return ItemResult{}, err
+	}
+	next := *k
+	if b.Broken != PlanRevivesKeys {
+		next.Follow(&old)
+	}
+	return b.setKey(row, &next)
+}
+
+// useKey moves the last use of a key on.
+func (b *Plan) useKey(u *shortline.KeyUse) (ItemResult, error) {
+	row := b.Keys[u.ID]
+	if row == nil {
+		return ItemResult{Status: StatusNotFound}, nil
+	}
+	key, err := row.key()
+	if err != nil {
+		return ItemResult{}, err
+	}
+	if key.LastUsedAt == nil || u.At.After(*key.LastUsedAt) {
+		at := u.At.UTC()
+		key.LastUsedAt = &at
+	}
+	return b.setKey(row, &key)
+}
+
+// key is the key of a row, without its hash.
+func (k *PlanKey) key() (key shortline.Key, err error) {
+	if err = json.Unmarshal([]byte(k.Body), &key); err != nil {
+		err = fmt.Errorf("a key of the database: %w", err)
+	}
+	return key, err
+}
+
+// setKey gives a row its new state, unless it is that already.
+func (b *Plan) setKey(row *PlanKey, k *shortline.Key) (ItemResult, error) {
 	body, err := json.Marshal(k)
 	if err != nil {
 		return ItemResult{}, fmt.Errorf("key %s as JSON: %w", k.ID, err)
 	}
-	row := b.Keys[k.ID]
-	status := StatusUpdated
-	switch {
-	case row == nil:
-		row = &PlanKey{Hash: k.Hash[:]}
-		b.Keys[k.ID] = row
-		status = StatusCreated
-	case row.Body == string(body):
+	if row.Body == string(body) {
 		return ItemResult{Status: StatusUnchanged, Rev: row.Rev}, nil
 	}
 	row.Rev++
 	row.Body, row.Dirty = string(body), true
 	b.Changes = append(b.Changes, PlanChange{Kind: shortline.KeyPut, Rev: row.Rev, Subject: string(k.ID), Hash: row.Hash, Body: row.Body})
-	return ItemResult{Status: status, Rev: row.Rev}, nil
+	return ItemResult{Status: StatusUpdated, Rev: row.Rev}, nil
 }

@@ -43,8 +43,10 @@ type Item struct {
 	Queue  *shortline.QueueUpdate
 	Put    *shortline.Store
 	Delete shortline.StoreID
-	// Key creates the key, or replaces everything but its hash where the id exists. Its Rev is ignored.
+	// Key creates the key, or replaces everything but its hash where the id exists, as far as shortline.Key.Follow lets it. Its Rev is ignored.
 	Key *shortline.Key
+	// Use keeps when a key was used, where that is later than what is kept, and changes nothing else.
+	Use *shortline.KeyUse
 }
 
 // Idempotency makes a Write safe to send again.
@@ -65,9 +67,9 @@ type Status uint8
 const (
 	StatusCreated   Status = 1 // the store or key is new, or new again after a delete
 	StatusUpdated   Status = 2 // the store or key was there and is different now
-	StatusUnchanged Status = 3 // the store was there and the same: nothing was written, Rev is the old one
+	StatusUnchanged Status = 3 // the store or key was there and the same: nothing was written, Rev is the old one
 	StatusDeleted   Status = 4
-	StatusNotFound  Status = 5 // no such store, for Queue and Delete
+	StatusNotFound  Status = 5 // no such store, for Queue and Delete, or no such key, for Use
 	StatusQueue     Status = 6 // the queue update was looked at; ItemResult.Queue says what became of it
 )
 

@@ -59,6 +59,8 @@ func (it *Item) Subject() string {
 		return string(it.Put.ID)
 	case it.Key != nil:
 		return string(it.Key.ID)
+	case it.Use != nil:
+		return string(it.Use.ID)
 	default:
 		return string(it.Delete)
 	}

@@ -62,7 +62,7 @@ func (f *fakeAPI) serve(w http.ResponseWriter, r *http.Request) {
 	case p == "/admin/v1/keys" && r.Method == http.MethodPost:
 		reply(w, 201, `{"id":"kkkkkkkkkkkkkkkk","name":"till","scopes":["queue:write"],"created_at":"2026-11-23T09:00:00Z","key":"sl_kkkkkkkkkkkkkkkk_secret"}`)
 	case p == "/admin/v1/keys":
-		reply(w, 200, `{"keys":[{"id":"k1","name":"till","scopes":["queue:write"],"stores":["a","b"],"created_at":"2026-11-23T09:00:00Z","revoked_at":"2026-11-24T09:00:00Z"}]}`)
+		reply(w, 200, `{"keys":[{"id":"k1","name":"till","scopes":["queue:write"],"stores":["a","b"],"created_at":"2026-11-23T09:00:00Z","last_used_at":"2026-11-23T17:00:00Z","revoked_at":"2026-11-24T09:00:00Z"}]}`)
 	case p == "/admin/v1/keys/k1":
 		reply(w, 200, `{"id":"k1","name":"till","scopes":["queue:write"]}`)
 	case strings.HasSuffix(p, "/queue") && r.Method == http.MethodGet:

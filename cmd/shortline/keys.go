@@ -86,7 +86,9 @@ Scopes:
 
 func newKeysListCommand(a *app) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{Use: "list", Short: "list the keys, revoked ones too", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "list", Short: "list the keys, revoked ones too", Long: `Lists the keys, revoked and expired ones too, with the hour (UTC) in which each was
+last used at any node of any region. That is written once a minute; a live
+connection counts when it is opened.`, Args: cobra.NoArgs}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print what the API answered")
 	to := newAdminTarget(a, cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -101,16 +103,19 @@ func newKeysListCommand(a *app) *cobra.Command {
 		if asJSON {
 			return printRaw(a.stdout, answer.Raw)
 		}
-		t := table{head: []string{"NAME", "ID", "SCOPES", "STORES", "CREATED", "EXPIRES", "REVOKED"}, right: make([]bool, 7)}
+		t := table{head: []string{"NAME", "ID", "SCOPES", "STORES", "CREATED", "LAST USED", "EXPIRES", "REVOKED"}, right: make([]bool, 8)}
 		for _, k := range answer.Keys {
-			revoked, expires := "-", "-"
+			revoked, expires, used := "-", "-", "-"
+			if k.LastUsedAt != nil {
+				used = k.LastUsedAt.Format("2006-01-02 15h")
+			}
 			if k.ExpiresAt != nil {
 				expires = k.ExpiresAt.Format(time.DateOnly)
 			}
 			if k.RevokedAt != nil {
 				revoked = k.RevokedAt.Format(time.DateOnly)
 			}
-			t.add(k.Name, string(k.ID), joinScopes(k.Scopes), storesText(k.Stores), k.CreatedAt.Format(time.DateOnly), expires, revoked)
+			t.add(k.Name, string(k.ID), joinScopes(k.Scopes), storesText(k.Stores), k.CreatedAt.Format(time.DateOnly), used, expires, revoked)
 		}
 		return t.print(a.stdout, terminalWidth(a.stdout), a.bold)
 	}

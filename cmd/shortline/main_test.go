@@ -220,7 +220,7 @@ func TestKeys(t *testing.T) {
 		body != `{"name":"till","scopes":["queue:write"],"stores":["a","b","c"]}` {
 		t.Errorf("create: %+v, sent %s", got, body)
 	}
-	want := "NAME  ID  SCOPES       STORES        CREATED     EXPIRES  REVOKED\ntill  k1  queue:write  a and 1 more  2026-11-23  -        2026-11-24\n"
+	want := "NAME  ID  SCOPES       STORES        CREATED     LAST USED       EXPIRES  REVOKED\ntill  k1  queue:write  a and 1 more  2026-11-23  2026-11-23 17h  -        2026-11-24\n"
 	if got := shell(t, env, "", "keys", "list"); got.stdout != want {
 		t.Errorf("list: %+v", got)
 	}

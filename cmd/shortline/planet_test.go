@@ -31,6 +31,7 @@ func TestPlanet(t *testing.T) {
 	}{
 		{"a write is seen everywhere", (*world).testVisible},
 		{"a session crosses regions", (*world).testSession},
+		{"a key ends everywhere", (*world).testRevoked},
 		{"the order of commits decides", func(w *world) {
 			if faults := w.commitAgainstXIDs(); len(faults) > 0 {
 				w.Errorf("the wrong one won:\n%s", strings.Join(faults, "\n"))
@@ -62,6 +63,38 @@ func (w *world) testVisible() {
 			q, err := w.client(n, new(client.Session)).Queue(w.deadline(), w.stores[1], client.ReadOptions{})
 			return err == nil && q.Length == 41
 		})
+	}
+}
+
+// A key that is made in one region is taken in all, and when it is revoked in another, refused in all.
+func (w *world) testRevoked() {
+	made, err := w.client(w.Region("ap-southeast").Nodes[0], new(client.Session)).CreateKey(w.deadline(), client.KeySpec{Name: "till", Scopes: []shortline.Scope{shortline.ScopeQueueWrite}})
+	w.check(err)
+	status := func(n *planet.Node) int {
+		req, err := http.NewRequestWithContext(w.deadline(), http.MethodPost, n.API()+"/v1/stores/"+string(w.stores[0])+"/queue", strings.NewReader(`{"length":1}`))
+		w.check(err)
+		req.Header.Set("Authorization", "Bearer "+made.Secret)
+		req.Header.Set("Content-Type", "application/json")
+		res, err := w.http.Do(req)
+		w.check(err)
+		w.check(res.Body.Close())
+		return res.StatusCode
+	}
+	everywhere := func(want int) time.Duration {
+		began := time.Now()
+		for _, n := range w.Nodes() {
+			w.eventually(fmt.Sprintf("%s answers %d", n.Name(), want), func() bool { return status(n) == want })
+		}
+		return time.Since(began)
+	}
+	everywhere(http.StatusOK)
+	_, err = w.client(w.Region("eu-west").Nodes[0], new(client.Session)).RevokeKey(w.deadline(), made.ID)
+	w.check(err)
+	w.Logf("all nodes refuse a revoked key %v after the answer", everywhere(http.StatusUnauthorized).Round(time.Millisecond))
+	for _, n := range w.Nodes() { // and for good
+		if got := status(n); got != http.StatusUnauthorized {
+			w.Errorf("%s takes it again: %d", n.Name(), got)
+		}
 	}
 }
 

@@ -20,6 +20,8 @@ type Key struct {
 	CreatedAt time.Time           `json:"created_at"`
 	RevokedAt *time.Time          `json:"revoked_at,omitempty"`
 	ExpiresAt *time.Time          `json:"expires_at,omitempty"`
+	// LastUsedAt is the hour in which the key was last used; nil: never, as far as is known.
+	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
 }
 
 // KeySpec describes a key to create.

@@ -20,9 +20,10 @@ import (
 	"github.com/shortline/shortline/internal/pki"
 )
 
-// The version that this binary speaks, and the lowest that a receiver of its messages must speak.
+// The version that this binary speaks, and the lowest that a receiver of its messages must speak. Version 2 knows uses of API keys; a
+// receiver of version 1 refuses the one write that has them.
 const (
-	Version = 1
+	Version = 2
 	Needs   = 1
 )
 

@@ -143,6 +143,8 @@ func wantedBy(writes []replication.Write) wanted {
 				w.stores[it.Put.ID], w.bodies[it.Put.ID] = true, true
 			case it.Delete != "":
 				w.stores[it.Delete], w.bodies[it.Delete] = true, true
+			case it.Use != nil:
+				w.keys[it.Use.ID] = true
 			default:
 				w.keys[it.Key.ID] = true
 			}

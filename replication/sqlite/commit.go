@@ -120,6 +120,8 @@ func (c *commit) load(writes []replication.Write) error {
 				stores[it.Put.ID], puts = true, true
 			case it.Delete != "":
 				row(it.Delete)
+			case it.Use != nil:
+				keys[it.Use.ID] = true
 			default:
 				keys[it.Key.ID] = true
 			}

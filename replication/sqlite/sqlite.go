@@ -82,6 +82,7 @@ const (
 	mutantNone            mutant = iota
 	mutantRevRestarts            // a store that comes back after a delete starts at rev 1 again
 	mutantForgetsKeys            // idempotency keys are not looked up
+	mutantRevivesKeys            // an API key is what was put last
 	mutantGhostQueue             // a delete leaves the store's queue behind
 	mutantUnfolded               // each update of a queue is a change of its own
 	mutantFoldsFlow              // of the updates of a queue only the first moves its flow on
@@ -96,6 +97,8 @@ func (m mutant) planFault() replication.PlanFault {
 		return replication.PlanRevRestarts
 	case mutantForgetsKeys:
 		return replication.PlanForgetsKeys
+	case mutantRevivesKeys:
+		return replication.PlanRevivesKeys
 	case mutantGhostQueue:
 		return replication.PlanGhostQueue
 	case mutantUnfolded:

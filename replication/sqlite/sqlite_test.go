@@ -35,6 +35,7 @@ func TestContractCatchesMutants(t *testing.T) {
 		{"rev starts again after a delete", mutantRevRestarts, "Stores"},
 		{"a tail then misses what came back", mutantRevRestarts, "SnapshotThenTail"},
 		{"idempotency keys are forgotten", mutantForgetsKeys, "Idempotency"},
+		{"revoked keys come back", mutantRevivesKeys, "Keys"},
 		{"a delete leaves the queue", mutantGhostQueue, "QueueTombstones"},
 		{"updates are not folded", mutantUnfolded, "Folding"},
 		{"updates that are folded do not count", mutantFoldsFlow, "Flow"},

@@ -390,16 +390,33 @@ func checkKeys(r *rig) {
 	revoked.Name, revoked.RevokedAt, revoked.Stores, revoked.Hash = "revoked", &at, nil, [32]byte{66}
 	expectItem("a key revoked", revoked, replication.StatusUpdated, 2)
 	revoked.Hash = k.Hash // what is kept
+	back := k             // a change that was made of what the key was before
+	back.Name = "of yesterday"
+	expectItem("a revoked key put back", back, replication.StatusUpdated, 3)
+	back.RevokedAt = &at
+	used := back
+	lately := at.Add(5 * time.Minute)
+	used.LastUsedAt = &lately
+	expectUse := func(what string, id shortline.KeyID, at time.Time, status replication.Status, rev uint64) {
+		r.Helper()
+		res := r.item(replication.Item{Use: &shortline.KeyUse{ID: id, At: at}})
+		expect(r, what+": status", res.Status, status)
+		expect(r, what+": rev", res.Rev, rev)
+	}
+	expectUse("a use", "k1", lately, replication.StatusUpdated, 4)
+	expectUse("an older use", "k1", lately.Add(-time.Hour), replication.StatusUnchanged, 4)
+	expectUse("a use of no key", "k9", lately, replication.StatusNotFound, 0)
+	expectItem("put by somebody who does not know of the use", back, replication.StatusUnchanged, 4)
 	_, token := r.commit(write(put(place("a", "A"))))
 	r.reopen()
 	changes := r.feed(start, token, 100)
-	if len(changes) != 4 {
-		r.Fatalf("the feed has %d changes, want 3 of keys and one more", len(changes))
+	if len(changes) != 6 {
+		r.Fatalf("the feed has %d changes, want 5 of keys and one more", len(changes))
 	}
 	for i, want := range []struct {
 		key shortline.Key
 		rev uint64
-	}{{k, 1}, {admin, 1}, {revoked, 2}} {
+	}{{k, 1}, {admin, 1}, {revoked, 2}, {back, 3}, {used, 4}} {
 		want.key.Rev = want.rev
 		expectKey(r, "a change", *changes[i].Key, want.key)
 	}
@@ -408,16 +425,16 @@ func checkKeys(r *rig) {
 		r.Fatalf("Keys: %d keys, %v", len(keys), err)
 	}
 	slices.SortFunc(keys, func(a, b shortline.Key) int { return strings.Compare(string(a.ID), string(b.ID)) })
-	admin.Rev, revoked.Rev = 1, 2
+	admin.Rev, used.Rev = 1, 4
 	expectKey(r, "Keys", keys[0], admin)
-	expectKey(r, "Keys", keys[1], revoked)
+	expectKey(r, "Keys", keys[1], used)
 }
 
 func expectKey(r *rig, what string, got, want shortline.Key) {
 	r.Helper()
 	same := got.ID == want.ID && got.Name == want.Name && got.Hash == want.Hash && got.Rev == want.Rev && got.CreatedAt.Equal(want.CreatedAt) &&
-		slices.Equal(got.Scopes, want.Scopes) && slices.Equal(got.Stores, want.Stores) && (got.RevokedAt == nil) == (want.RevokedAt == nil)
-	if !same || got.RevokedAt != nil && !got.RevokedAt.Equal(*want.RevokedAt) {
+		slices.Equal(got.Scopes, want.Scopes) && slices.Equal(got.Stores, want.Stores) && sameTime(got.RevokedAt, want.RevokedAt) && sameTime(got.LastUsedAt, want.LastUsedAt)
+	if !same {
 		r.Errorf("%s: the key is %+v, want %+v", what, got, want)
 	}
 }
@@ -459,3 +476,5 @@ func checkCancelled(r *rig) {
 		r.Errorf("a commit that was not, left the queue %+v", *q)
 	}
 }
+
+func sameTime(a, b *time.Time) bool { return a == b || a != nil && b != nil && a.Equal(*b) }
