@@ -25,7 +25,7 @@ import (
 // known is sent again with its key, elsewhere, until it is known: so every sum is exact at any time.
 type steadyLoad struct {
 	w       *world
-	nodes   []*planet.Node
+	nodes   *balancer
 	lenient bool
 	stop    context.CancelFunc
 	began   time.Time
@@ -61,6 +61,10 @@ type epochAck struct {
 func (w *world) steady(nodes []*planet.Node) *steadyLoad { return w.load(nodes, false) }
 
 func (w *world) load(nodes []*planet.Node, lenient bool) *steadyLoad {
+	return w.loadOver(newBalancer(nodes), lenient)
+}
+
+func (w *world) loadOver(nodes *balancer, lenient bool) *steadyLoad {
 	ctx, cancel := context.WithCancel(w.Context())
 	l := &steadyLoad{w: w, nodes: nodes, lenient: lenient, stop: cancel, began: time.Now(), acked: map[shortline.StoreID]int{}, unsure: map[shortline.StoreID]int{}, last: time.Now()}
 	for i, id := range w.stores {
@@ -85,7 +89,7 @@ func (l *steadyLoad) write(ctx context.Context, i int, id shortline.StoreID) {
 		if l.lenient {
 			node = i // or all would wait for the one that does not answer
 		}
-		for try := 0; !l.send(l.nodes[(node+try)%len(l.nodes)], k); try++ {
+		for try := 0; !l.sendTo(node+try, k); try++ {
 			if ctx.Err() != nil {
 				l.mu.Lock()
 				l.open = append(l.open, k)
@@ -104,6 +108,13 @@ func (l *steadyLoad) patience() time.Duration {
 		return 13 * time.Second
 	}
 	return time.Minute
+}
+
+// sendTo sends a write once, to the nth node.
+func (l *steadyLoad) sendTo(n int, k *keyedWrite) (known bool) {
+	node, done := l.nodes.pick(n)
+	defer done()
+	return l.send(node, k)
 }
 
 // send sends a write once. It is false where a lenient load has to ask again what became of it.
@@ -169,10 +180,11 @@ func (l *steadyLoad) read(ctx context.Context, i int) {
 	longest := map[shortline.StoreID]int{}
 	for n := 0; ctx.Err() == nil; n++ {
 		id := l.w.stores[n%len(l.w.stores)]
-		node := l.nodes[(i+n)%len(l.nodes)]
+		node, done := l.nodes.pick(i + n)
 		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.patience())
 		q, err := l.w.client(node, session).Queue(call, id, client.ReadOptions{})
 		cancel()
+		done()
 		var problem *client.Problem
 		l.mu.Lock()
 		l.reads++
@@ -236,7 +248,7 @@ func (l *steadyLoad) settle(what string) {
 	l.w.Helper()
 	l.end()
 	for i, k := range l.open {
-		l.w.eventually("it is known what became of "+k.key, func() bool { return l.send(l.nodes[i%len(l.nodes)], k) })
+		l.w.eventually("it is known what became of "+k.key, func() bool { return l.sendTo(i, k) })
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -38,7 +39,7 @@ func startWorld(t *testing.T, stores int, o planet.Options) *world {
 	t.Helper()
 	planet.Need(t)
 	w := &world{T: t, out: new(safeBuffer), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
-	o.Program, o.Grants, o.NoFsync = testProgram(t), postgres.Grants(), true
+	o.Program, o.Grants, o.NoFsync = cmp.Or(o.Program, testProgram(t)), postgres.Grants(), true
 	if o.Output == nil {
 		o.Output = w.out
 	}

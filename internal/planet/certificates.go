@@ -36,10 +36,14 @@ func (p *Planet) Identity(region regions.ID, name string) (pki.Files, error) {
 }
 
 // ClusterKey is the secret that all processes of the planet have.
-func (p *Planet) ClusterKey() string { return p.clusterKey }
+func (p *Planet) ClusterKey() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.clusterKey
+}
 
 // Secrets are all that must be seen nowhere: keys and passwords.
 func (p *Planet) Secrets() []string {
 	key, _ := os.ReadFile(filepath.Join(p.dir, "ca", "ca.key"))
-	return []string{p.key, p.clusterKey, p.password, string(key)}
+	return []string{p.key, p.ClusterKey(), p.password, string(key)}
 }

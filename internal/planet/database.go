@@ -129,10 +129,8 @@ func (d *Database) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(d.planet.o.Program, args...)
+	cmd := d.planet.command(args, "SHORTLINE_DB_PASSWORD="+d.planet.password)
 	cmd.Dir = filepath.Dir(d.dir)
-	cmd.Env = append(cleanEnv(), "SHORTLINE_CLUSTER_KEY="+d.planet.clusterKey, "SHORTLINE_DB_PASSWORD="+d.planet.password)
-	cmd.Env = append(cmd.Env, d.planet.o.Env...)
 	return d.run(ctx, cmd)
 }
 

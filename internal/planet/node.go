@@ -1,6 +1,7 @@
 package planet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -89,10 +90,8 @@ func (n *Node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(n.planet.o.Program, settings.args...)
+	cmd := n.planet.command(settings.args, settings.env...)
 	cmd.Dir = n.dir
-	cmd.Env = append(cleanEnv(), settings.env...)
-	cmd.Env = append(cmd.Env, n.planet.o.Env...)
 	return n.run(ctx, cmd)
 }
 
@@ -128,7 +127,7 @@ func (p *Planet) nodeSettings(n *Node) (nodeSettings, error) {
 			"--listen", n.api.addr(), "--admin-listen", n.admin.addr(), "--cluster-listen", n.cluster.addr(), "--gossip-listen", n.gossip.addr(),
 			"--region-point", fmt.Sprintf("%g,%g", n.region.At.Lat, n.region.At.Lng),
 			"--redis", strings.Join(n.region.Redis.Addrs(), ","), "--shutdown-timeout", "3s"},
-		env: []string{"SHORTLINE_POSTGRES=" + db.DSN("shortline_writer", database), "SHORTLINE_POSTGRES_OWNER=" + db.DSN("shortline_owner", database), "SHORTLINE_CLUSTER_KEY=" + p.clusterKey},
+		env: []string{"SHORTLINE_POSTGRES=" + db.DSN("shortline_writer", database), "SHORTLINE_POSTGRES_OWNER=" + db.DSN("shortline_owner", database)},
 	}
 	identity, err := p.identity(n.region.ID, n.name)
 	if err != nil {
@@ -210,14 +209,31 @@ func (p *Planet) manyRegions(n *Node, s *nodeSettings) error {
 
 // witnessSettings are those of a voter without data.
 func (p *Planet) witnessSettings(n *Node) (nodeSettings, error) {
-	s := nodeSettings{args: []string{"serve", "--witness", "--region", string(witnessID), "--data", n.dir, "--node-name", n.name, "--admin-listen", n.admin.addr()},
-		env: []string{"SHORTLINE_CLUSTER_KEY=" + p.clusterKey}}
+	s := nodeSettings{args: []string{"serve", "--witness", "--region", string(witnessID), "--data", n.dir, "--node-name", n.name, "--admin-listen", n.admin.addr()}}
 	identity, err := p.identity(witnessID, n.name)
 	if err != nil {
 		return nodeSettings{}, err
 	}
 	s.args = append(s.args, identity...)
 	return s, p.manyRegions(n, &s)
+}
+
+// command is a command line of the program, with what all processes have in their environment.
+func (p *Planet) command(args []string, env ...string) *exec.Cmd {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	cmd := exec.Command(p.o.Program, args...)
+	cmd.Env = append(append(append(cleanEnv(), env...), "SHORTLINE_CLUSTER_KEY="+p.clusterKey), p.o.Env...)
+	return cmd
+}
+
+// Change makes nodes and agents that are started from now on run another program ("": the same), with more in the environment and another
+// cluster key ("": the same), which may be several with commas.
+func (p *Planet) Change(program, clusterKey string, env ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.o.Program, p.clusterKey = cmp.Or(program, p.o.Program), cmp.Or(clusterKey, p.clusterKey)
+	p.o.Env = append(slices.Clone(p.o.Env), env...)
 }
 
 // cleanEnv is the environment without settings of Shortline: the caller's own are none of a node's business.

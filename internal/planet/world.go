@@ -113,7 +113,7 @@ type Planet struct {
 	made       bool   // dir was not there before
 	sockets    string
 	key        string
-	clusterKey string
+	clusterKey string // guarded by mu, as Program and Env of o
 	authority  *pki.Authority
 	password   string // of the roles of all databases
 	out        io.Writer
