@@ -3,6 +3,8 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -123,4 +125,26 @@ func TestFollowsPastAnUnfinishedRecord(t *testing.T) {
 	w.await(c, "has the new history", func(regions.DatabaseStatus) bool {
 		return w.query(c, "SELECT coalesce(to_regclass('public.after')::text, '')") != "" && w.query(c, "SELECT count(*) FROM public.after") == "100"
 	})
+}
+
+// An agent that makes its database does not say that it is there before it is: whoever is told to be ready would lose the connection.
+func TestNotReadyWhileTheDatabaseIsMade(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	id := w.ids[0]
+	w.start(id)
+	var early string
+	eventually(t, "it is a primary", func() bool {
+		s, err := w.all[id].Status(deadline(t))
+		if err != nil || s.Role != regions.RolePrimary {
+			return false
+		}
+		if _, err := os.Stat(filepath.Join(w.cfg[id].Dir, "data", "PG_VERSION")); err != nil {
+			early = err.Error()
+		}
+		return true
+	})
+	if early != "" {
+		t.Errorf("it says that it is a primary before its data is in its place: %s", early)
+	}
 }

@@ -109,6 +109,10 @@ func (a *Agent) readStatus(ctx context.Context, connect func(context.Context) (c
 		s.Role, s.Err = regions.RoleDown, cmp.Or(s.Err, "the server does not run")
 		return s
 	}
+	if p.safe { // of a database that is being made, or left over from that; it ends before it takes anybody's word
+		s.Role, s.Err = regions.RoleStarting, "the database is being prepared"
+		return s
+	}
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	conn, done, err := connect(ctx)
