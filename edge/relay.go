@@ -4,9 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -30,8 +34,16 @@ type relayer struct {
 func newRelayer() *relayer {
 	return &relayer{slots: make(chan struct{}, maxRelays), client: &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{MaxConnsPerHost: 64, MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, ResponseHeaderTimeout: relayTimeout,
+		Transport: &http.Transport{DialContext: (&net.Dialer{Timeout: relayTimeout, Control: noNeighbours}).DialContext, MaxConnsPerHost: 64, MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, ResponseHeaderTimeout: relayTimeout,
 			DisableCompression: true, MaxResponseHeaderBytes: 64 << 10}}}
+}
+
+// noNeighbours keeps relays from link-local addresses: no node is there, but the service by which clouds tell a machine its secrets is.
+func noNeighbours(_, address string, _ syscall.RawConn) error {
+	if to, err := netip.ParseAddrPort(address); err != nil || to.Addr().Unmap().IsLinkLocalUnicast() || to.Addr().IsMulticast() {
+		return fmt.Errorf("%s is no address of a node", address)
+	}
+	return nil
 }
 
 // relay answers a read that failed with err because this node cannot serve it: the nearest other node that can is asked,
@@ -86,7 +98,7 @@ func (s *steering) through(c echo.Context, base string, err error) error {
 		return err
 	}
 	res, rerr := s.ask(c.Request(), base)
-	if rerr == nil && res.StatusCode >= 500 {
+	if rerr == nil && (res.StatusCode >= 500 || res.StatusCode/100 == 3 && res.StatusCode != http.StatusNotModified) {
 		_ = res.Body.Close()
 		rerr = fmt.Errorf("it answered %s", res.Status)
 	}
@@ -149,17 +161,18 @@ func (s *steering) other(v *regions.View, p *regions.Place) string {
 
 // ask sends the read to another node, marked so that it goes no further.
 func (s *steering) ask(r *http.Request, base string) (*http.Response, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), relayTimeout)
-	if scheme, rest, ok := strings.Cut(base, "://"); ok {
-		host, path, _ := strings.Cut(rest, "/")
-		if via := s.cfg.Reach[host]; via != "" {
-			base = scheme + "://" + via + "/" + path
-		}
+	to, err := url.Parse(base)
+	if err != nil || to.Scheme != "http" && to.Scheme != "https" || to.Host == "" || to.User != nil || strings.ContainsAny(base, "?#") { // what is appended has to be the end of the path
+		return nil, fmt.Errorf("it says that it is at %q, which is no base URL", clip(base))
 	}
-	target := strings.TrimSuffix(base, "/") + r.URL.EscapedPath()
+	if via := s.cfg.Reach[to.Host]; via != "" {
+		to.Host = via
+	}
+	target := to.Scheme + "://" + to.Host + strings.TrimSuffix(to.EscapedPath(), "/") + r.URL.EscapedPath()
 	if r.URL.RawQuery != "" {
 		target += "?" + r.URL.RawQuery
 	}
+	ctx, cancel := context.WithTimeout(r.Context(), relayTimeout)
 	req, err := http.NewRequestWithContext(ctx, r.Method, target, nil)
 	if err != nil {
 		cancel()

@@ -2,6 +2,7 @@ package edge_test
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"runtime"
@@ -252,6 +253,40 @@ func TestRelay(t *testing.T) {
 	}), lameness)
 	p.set(nil, regionNode("us-east", virginia, far.api), regionNode("eu-west", dublin, "http://eu.example:443"))
 	far.get(t, "/v1/stores/a", lenientRequest).want(t, 200)
+}
+
+// What another node says of itself decides where a read goes, and no more: not to other paths, not where redirects lead, not to neighbours.
+func TestRelayStaysWithNodes(t *testing.T) {
+	var p planet
+	p.usual()
+	lame := newTestNode(t, inUSEast(&p), func(s *nodeSetup) { s.faults = func(f *faultyStore) { f.snapshot.set(broken) } })
+	var asked, secret atomic.Int64
+	inside := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { secret.Add(1) }))
+	t.Cleanup(inside.Close)
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		http.Redirect(w, r, inside.URL+"/secret", http.StatusTemporaryRedirect)
+	}))
+	t.Cleanup(node.Close)
+	ask := func(api string) reply {
+		p.set(nil, regionNode("us-east", virginia, lame.api), regionNode("eu-west", dublin, api))
+		return lame.get(t, "/v1/nearby?lat=40.7&lng=-74", lenientRequest)
+	}
+	if ask(node.URL).wantProblem(t, 503, "not-ready"); asked.Load() != 1 {
+		t.Errorf("a node that redirects was asked %d times", asked.Load())
+	}
+	at := strings.TrimPrefix(inside.URL, "http://")
+	for _, api := range []string{inside.URL + "/secret?x=", inside.URL + "/secret#", inside.URL + "/?", "http://user@" + at, "ftp://" + at, "//" + at, at, "http://", "file:///etc/passwd"} {
+		ask(api).wantProblem(t, 503, "not-ready")
+	}
+	if secret.Load() != 0 {
+		t.Errorf("what is inside was asked %d times", secret.Load())
+	}
+	for _, api := range []string{"http://169.254.169.254", "http://[fe80::1%25lo]:80", "http://[::ffff:169.254.169.254]"} {
+		if rep := ask(api).wantProblem(t, 503, "not-ready"); !strings.Contains(rep.Detail, "still loading") {
+			t.Errorf("%s: %+v", api, rep)
+		}
+	}
 }
 
 // TestRelayBehind: a session whose node stays behind is answered by the primary region, and by no other.
