@@ -119,7 +119,7 @@ func writable(dir string) error {
 
 // ports tries the addresses to listen on.
 func (s *subject) ports(ctx context.Context, found *findings) {
-	listeners := []far{{"listen", s.serve.listen}, {"admin-listen", s.serve.admin}, {"cluster-listen", s.serve.clusterListen}, {"control-listen", s.serve.controlListen},
+	listeners := []far{{"listen", s.serve.listen}, {"http-listen", s.serve.publicTLS.http}, {"admin-listen", s.serve.admin}, {"cluster-listen", s.serve.clusterListen}, {"control-listen", s.serve.controlListen},
 		{"gossip-listen", s.serve.gossipListen}, {"dns-listen", s.serve.dns.Listen}}
 	if s.name == "db" {
 		listeners = []far{{"postgres-listen", s.db.cfg.Listen}, {"agent-listen", s.db.listen}, {"agent-metrics-listen", s.db.metrics}}

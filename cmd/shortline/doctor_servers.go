@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -125,18 +126,25 @@ func (s *subject) certificates(found *findings, now time.Time) {
 			judgeEnd(found, "certificate between nodes", loaded.Name().String(), loaded.Expires(), now)
 		}
 	}
-	if s.name != "serve" || s.serve.publicTLS.cert == "" {
+	if s.name != "serve" {
 		return
 	}
-	cert, err := firstCertificate(s.serve.publicTLS.cert)
-	if err == nil {
-		_, err = pki.LoadServerPair(s.serve.publicTLS.cert, s.serve.publicTLS.key, slog.New(slog.DiscardHandler))
+	for _, c := range []struct{ use, flag, cert, key string }{
+		{"certificate for clients", "tls", s.serve.publicTLS.cert, s.serve.publicTLS.key}, {"certificate for Redis", "redis-tls", s.serve.redis.cert, s.serve.redis.key},
+	} {
+		if c.cert == "" {
+			continue
+		}
+		cert, err := firstCertificate(c.cert)
+		if err == nil {
+			_, err = pki.LoadServerPair(c.cert, c.key, slog.New(slog.DiscardHandler))
+		}
+		if err != nil {
+			found.add(c.use, fail, fmt.Sprintf("correct --%s-cert and --%[1]s-key", c.flag), "%v", err)
+			continue
+		}
+		judgeEnd(found, c.use, cmp.Or(strings.Join(cert.DNSNames, ", "), cert.Subject.String()), cert.NotAfter, now)
 	}
-	if err != nil {
-		found.add("certificate for clients", fail, "correct --tls-cert and --tls-key", "%v", err)
-		return
-	}
-	judgeEnd(found, "certificate for clients", strings.Join(cert.DNSNames, ", "), cert.NotAfter, now)
 }
 
 func firstCertificate(path string) (*x509.Certificate, error) {

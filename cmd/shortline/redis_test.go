@@ -102,6 +102,23 @@ func TestRedisOverTLS(t *testing.T) {
 	}
 }
 
+// doctor tells when the certificate for Redis ends, and that its files cannot be used.
+func TestDoctorLooksAtRedisCertificate(t *testing.T) {
+	f := authorityFiles(t, t.TempDir(), "ours")
+	s := subject{name: "serve"}
+	s.serve.redis = redisSettings{tls: true, cert: f.Cert, key: f.Key}
+	var found findings
+	s.certificates(&found, time.Now().AddDate(0, -1, 0))
+	s.certificates(&found, time.Now().Add(2*time.Hour))
+	s.serve.redis.key = f.CA
+	s.certificates(&found, time.Now())
+	for i, want := range []finding{{Verdict: fine, Detail: "CN=ours node, until"}, {Verdict: fail, Detail: "CN=ours node, until"}, {Verdict: fail, Fix: "correct --redis-tls-cert and --redis-tls-key"}} {
+		if got := found[i]; got.Check != "certificate for Redis" || got.Verdict != want.Verdict || !strings.Contains(got.Detail, want.Detail) || want.Fix != "" && got.Fix != want.Fix {
+			t.Errorf("look %d: %+v", i, got)
+		}
+	}
+}
+
 func TestRedisSettings(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "empty.pem")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
