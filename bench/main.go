@@ -56,11 +56,13 @@ type config struct {
 	updateTurn      time.Duration
 	liveConnections int
 	failoverSettings
-	command string // for the report
+	soakTime  time.Duration
+	soakGraph string // a file
+	command   string // for the report
 }
 
 // parts are what -parts can name, in the order in which they run.
-var parts = []string{"index", "engines", "updates", "http", "writes", "visibility", "start", "live", "failover"}
+var parts = []string{"index", "engines", "updates", "http", "writes", "visibility", "start", "live", "failover", "soak"}
 
 func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	c := &config{updateTurn: time.Second}
@@ -70,7 +72,7 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	f.IntVar(&c.stores, "stores", 1_000_000, "how many stores")
 	f.IntVar(&c.checks, "checks", 10_000, "how many answers of the index are compared with brute force")
 	f.BoolVar(&c.huge, "huge", false, "measure the index with 10,000,000 stores too; takes about 4 GB and two minutes")
-	list := f.String("parts", strings.Join(parts[:len(parts)-1], ","), "which `parts` to run; failover is the other one, and takes half an hour")
+	list := f.String("parts", strings.Join(parts[:len(parts)-2], ","), "which `parts` to run; the others are failover and soak, which take half an hour each")
 	f.StringVar(&c.output, "o", "", "`file` whose generated part is replaced, such as docs/performance.md")
 	f.IntVar(&c.rounds, "rounds", 5, "HTTP: how many times each server is measured, in turns")
 	f.DurationVar(&c.turn, "turn", 5*time.Second, "HTTP: how long one measurement takes")
@@ -81,6 +83,8 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	f.IntVar(&c.turns, "turns", 8, "updates: how many turns with and as many without")
 	f.IntVar(&c.liveConnections, "live-connections", 15_000, "live: how many connections")
 	c.failoverSettings.bind(f)
+	f.DurationVar(&c.soakTime, "soak", 30*time.Minute, "soak: how long")
+	f.StringVar(&c.soakGraph, "soak-graph", "", "soak: `file` for a graph of memory and goroutines (SVG)")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -129,6 +133,9 @@ func (c *config) validate() error {
 		if n < 1 {
 			faults = append(faults, fmt.Errorf("-%s must be at least 1", name))
 		}
+	}
+	if c.soakTime < time.Minute {
+		faults = append(faults, errors.New("-soak must be at least 1m"))
 	}
 	if c.turn < 100*time.Millisecond || c.budget < 100*time.Millisecond {
 		faults = append(faults, errors.New("-turn and -budget must be at least 100ms"))
@@ -210,6 +217,7 @@ type bench struct {
 
 	few       *dataset // of the part about failovers
 	failovers []*failoverSeries
+	soak      *soakResults
 }
 
 func (b *bench) say(format string, args ...any) {
@@ -220,7 +228,7 @@ func (b *bench) wants(part string) bool { return slices.Contains(b.parts, part) 
 
 func (b *bench) measure(ctx context.Context) (err error) {
 	b.machine = describeMachine()
-	if slices.ContainsFunc(b.parts, func(p string) bool { return p != "writes" && p != "failover" }) { // those have stores of their own
+	if slices.ContainsFunc(b.parts, func(p string) bool { return p != "writes" && p != "failover" && p != "soak" }) { // those have stores of their own
 		b.say("inventing %s stores", thousands(b.stores))
 		if b.data, err = newDataset(b.stores); err != nil {
 			return err
@@ -230,7 +238,7 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"index", b.measureIndex}, {"engines", b.measureEngines}, {"updates", b.measureUpdates}, {"http", b.measureHTTP}, {"writes", b.measureWrites}, {"visibility", b.measureVisibility}, {"start", b.measureStart}, {"live", b.measureLive}, {"failover", b.measureFailover}} {
+	}{{"index", b.measureIndex}, {"engines", b.measureEngines}, {"updates", b.measureUpdates}, {"http", b.measureHTTP}, {"writes", b.measureWrites}, {"visibility", b.measureVisibility}, {"start", b.measureStart}, {"live", b.measureLive}, {"failover", b.measureFailover}, {"soak", b.measureSoak}} {
 		if !b.wants(part.name) {
 			continue
 		}

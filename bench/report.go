@@ -43,6 +43,7 @@ func (b *bench) write(w io.Writer) {
 	b.writePlanet(w)
 	b.writeLive(w)
 	b.writeFailover(w)
+	b.writeSoak(w)
 }
 
 func (b *bench) writeRun(w io.Writer) {
