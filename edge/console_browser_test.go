@@ -51,3 +51,41 @@ func TestConsoleInBrowser(t *testing.T) {
 		})
 	}
 }
+
+// TestConsoleIsAccessible runs axe over both views, light and dark, on a phone and on a wide screen.
+func TestConsoleIsAccessible(t *testing.T) {
+	n := newTestNode(t)
+	for i := range 8 {
+		n.put(t, shortline.Store{ID: shortline.StoreID(fmt.Sprint("s", i)), Name: fmt.Sprintf("Store %d", i), Lat: float64(i), Lng: float64(2 * i), Hours: "Mo-Su 08:00-20:00", Timezone: "Europe/Berlin"})
+		n.report(t, fmt.Sprint("s", i), `{"length":3}`)
+	}
+	p := browser.Open(t, n.api+"/", browser.Options{Flags: browser.NoWebGL})
+	to := func(address, until string) {
+		p.Run(chromedp.Evaluate(fmt.Sprintf("location.hash = %q", address), nil))
+		p.Until(until)
+	}
+	look := func(what string) {
+		for _, size := range [][2]int64{{390, 844}, {1600, 1000}} {
+			for _, scheme := range []string{"light", "dark"} {
+				p.Look(size[0], size[1], scheme)
+				p.Until(fmt.Sprintf(`innerWidth === %d && document.documentElement.dataset.theme === %q`, size[0], scheme))
+				for _, barrier := range p.Barriers() {
+					t.Errorf("%s, %d wide, %s: %s", what, size[0], scheme, barrier)
+				}
+			}
+		}
+	}
+	p.Until(`document.querySelector(".figures")?.innerText.includes("24") && document.querySelector(".plain-map")`)
+	look("nobody asked yet")
+	to("people/0,0", `document.querySelectorAll(".row").length === 5`)
+	look("the nearest")
+	p.Run(chromedp.Evaluate(`document.querySelector(".row .row-head").click()`, nil))
+	p.Until(`document.querySelectorAll(".store section").length === 2 && !document.querySelector(".store .spinner")`)
+	look("a store")
+	to("regions", `document.querySelectorAll(".region").length === 1 && document.querySelector(".signin")`)
+	look("regions")
+	p.Type(".signin input", n.key)
+	p.Click(".signin button", "Continue")
+	p.Until(`document.querySelector(".history, .region-verbs, .notice")`)
+	look("regions for an operator")
+}

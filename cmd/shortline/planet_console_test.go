@@ -44,10 +44,16 @@ func TestPlanetConsole(t *testing.T) {
 	w.eventually("a standby confirms writes", w.durable)
 	page.Click("#region-eu-west button", "Make primary")
 	page.Until(`document.querySelector("dialog .expected")?.innerText.includes("writes wait")`)
+	if barriers := page.Barriers(); len(barriers) > 0 {
+		t.Errorf("the dialog shuts people out: %q", barriers)
+	}
 	page.Type("dialog input[type=text]", "from the page")
 	page.Click("dialog [type=submit]", "Switch over")
 	page.Until(`document.querySelector("#region-eu-west .chip.primary")`)
 	page.Until(`document.querySelector(".history .switchover")?.innerText.includes("from the page") && document.querySelector(".history .switchover .shares")`)
+	if barriers := page.Barriers(); len(barriers) > 0 {
+		t.Errorf("the regions after a switchover shut people out: %q", barriers)
+	}
 	if faults := page.Faults(); len(faults) > 0 {
 		t.Errorf("the page complained of %q", faults)
 	}

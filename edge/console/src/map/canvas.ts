@@ -8,6 +8,13 @@ import { clusters, type Cluster } from "./grid";
 import { loadLand } from "./land";
 import { closed, world, type Box, type Click, type Line, type Marker, type Stores, type WorldMap } from "./world";
 
+interface Name {
+  name: string;
+  size: number;
+  x: number;
+  y: number;
+}
+
 const tile = 512; // pixels that the world is wide at zoom 0, as with MapLibre
 const [minZoom, maxZoom] = [0, 15];
 
@@ -41,7 +48,8 @@ export function createCanvasMap(host: HTMLElement): WorldMap {
   let theme: Theme = "light";
   let land: Path2D | null = null;
   let borders: Path2D | null = null;
-  let cities: { name: string; size: number; x: number; y: number }[] = []; // the largest first
+  let countries: Name[] = []; // the largest first, like the cities
+  let cities: Name[] = [];
   let stores: Stores | null = null;
   let shades: Map<string, number> = new Map();
   let grid: { zoom: number; clusters: Cluster[] } | null = null;
@@ -102,7 +110,7 @@ export function createCanvasMap(host: HTMLElement): WorldMap {
       }
     }
     ctx.setTransform(dpr, 0, 0, dpr, 0, 0);
-    drawCities(w, h, c.city, c.halo);
+    drawNames(w, h, c.label, c.city, c.halo);
     drawLines();
     drawStores(w, h, c.ring, c.clusterInk);
     for (const list of markers.values()) {
@@ -121,28 +129,29 @@ export function createCanvasMap(host: HTMLElement): WorldMap {
     return out;
   }
 
-  /** Names of the largest cities in view that find room. */
-  function drawCities(w: number, h: number, ink: string, halo: string) {
-    if (zoom < 3.5) return;
+  /** Names of the largest countries in view that find room, from nearer by of the largest cities. */
+  function drawNames(w: number, h: number, country: string, city: string, halo: string) {
+    const near = zoom >= 3.5;
     const taken: { x: number; y: number; half: number }[] = [];
-    const least = zoom < 5 ? 2000 : zoom < 6.5 ? 500 : 0;
-    ctx.font = "12px system-ui, sans-serif";
+    const least = !near || zoom >= 6.5 ? 0 : zoom < 5 ? 2000 : 500;
+    ctx.font = near ? "12px system-ui, sans-serif" : "11px system-ui, sans-serif";
     ctx.textAlign = "center";
     ctx.textBaseline = "top";
     ctx.lineWidth = 3;
-    for (const city of cities) {
-      if (city.size < least || taken.length === 40) break;
-      const dx = city.x - centre.x;
+    ctx.strokeStyle = halo;
+    ctx.fillStyle = near ? city : country;
+    for (const n of near ? cities : countries) {
+      if (n.size < least || taken.length === 40) break;
+      const dx = n.x - centre.x;
       const x = w / 2 + (dx - Math.round(dx)) * scale();
-      const y = h / 2 + (city.y - centre.y) * scale() + 10;
+      const y = h / 2 + (n.y - centre.y) * scale() + (near ? 10 : -6);
       if (x < 0 || x > w || y < 0 || y > h) continue;
-      const half = ctx.measureText(city.name).width / 2 + 6;
+      const half = ctx.measureText(n.name).width / 2 + 6;
+      if (!near && (Math.sqrt(n.size) / 360) * scale() < half) continue; // it would cover the country
       if (taken.some((t) => Math.abs(t.x - x) < t.half + half && Math.abs(t.y - y) < 20)) continue;
       taken.push({ x, y, half });
-      ctx.strokeStyle = halo;
-      ctx.strokeText(city.name, x, y);
-      ctx.fillStyle = ink;
-      ctx.fillText(city.name, x, y);
+      ctx.strokeText(n.name, x, y);
+      ctx.fillText(n.name, x, y);
     }
   }
 
@@ -289,7 +298,9 @@ export function createCanvasMap(host: HTMLElement): WorldMap {
       for (const { geometry: g } of l.countries.features) for (const polygon of g.type === "Polygon" ? [g.coordinates] : g.coordinates) polygon.forEach((ring) => trace(land!, ring));
       borders = new Path2D();
       l.borders.geometry.coordinates.forEach((line) => trace(borders!, line));
-      cities = l.cities.features.map((f) => ({ ...f.properties, x: toX(f.geometry.coordinates[0]), y: toY(f.geometry.coordinates[1]) }));
+      const place = (f: { properties: { name: string; size: number }; geometry: { coordinates: Position } }) => ({ ...f.properties, x: toX(f.geometry.coordinates[0]), y: toY(f.geometry.coordinates[1]) });
+      countries = l.labels.features.map(place).sort((a, b) => b.size - a.size);
+      cities = l.cities.features.map(place);
       redraw();
     },
     (e: Error) => console.error("map:", e.message),
