@@ -201,6 +201,14 @@ func (c *Controller) install(ctx context.Context, op *regions.Operation) error {
 	if c.mutant == mutantRechoose {
 		op = c.rechoose(ctx, op)
 	}
+	if op.Kind == regions.Reinstate && op.Target != op.From { // the control state was restored with another primary, so nobody has detached it
+		_, err := c.command(ctx, op.Target, "detach", func(ctx context.Context, db regions.Database, o regions.Order) (regions.DatabaseStatus, error) {
+			return db.Detach(ctx, o)
+		})
+		if err != nil && !errors.Is(err, regions.ErrWrongRole) { // it may have been promoted already
+			return err
+		}
+	}
 	if c.named != (named{op.Epoch, op.Target}) || c.mutant == mutantRechoose {
 		_, err := c.command(ctx, op.Target, "name the standbys of", func(ctx context.Context, db regions.Database, o regions.Order) (regions.DatabaseStatus, error) {
 			return db.SetSync(ctx, o, op.Names)

@@ -119,6 +119,33 @@ func TestVerbs(t *testing.T) {
 	})
 }
 
+// A control state that was restored with another primary makes a primary of it, though it followed the one that is lost until then.
+func TestRestoredWithAnotherPrimary(t *testing.T) {
+	inCalm(t, func(t *testing.T, w *world, _, _ *Controller) {
+		w.mu.Lock()
+		w.alive["a"], w.dbs["a"].up = false, false
+		w.mu.Unlock()
+		if why := w.apply(regions.Command{At: time.Now(), By: "test", Restore: &regions.Restore{Primary: "b"}}); why != nil {
+			t.Fatal(why)
+		}
+		took := func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.state.TakesWrites("b", w.state.Epoch) && w.dbs["b"].role == regions.RolePrimary
+		}
+		for range 60 {
+			if !w.rest(time.Second) || took() {
+				break
+			}
+		}
+		if !took() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			t.Errorf("after a minute b is %s in epoch %d; %+v", w.dbs["b"].role, w.state.Epoch, w.state.Operation)
+		}
+	})
+}
+
 func isRule(err error, rule regions.Rule) bool {
 	var why *regions.RefusedError
 	return errors.As(err, &why) && why.Rule == rule
