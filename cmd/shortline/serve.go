@@ -24,6 +24,7 @@ import (
 	"github.com/shortline/shortline"
 	"github.com/shortline/shortline/edge"
 	"github.com/shortline/shortline/geo"
+	"github.com/shortline/shortline/internal/memory"
 	"github.com/shortline/shortline/regions/dnsserver"
 	"github.com/shortline/shortline/regions/gossip"
 	"github.com/shortline/shortline/replication"
@@ -83,6 +84,7 @@ func serveCommand(a *app, s *serveSettings) *cobra.Command {
 		Example: "  shortline serve\n  shortline serve --demo --simulate\n  shortline serve --data /var/lib/shortline --listen :8080",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s.getenv = a.getenv
+			memory.CollectEvery(64 << 20) // with few stores and many requests Go would do so several times a second
 			return a.serve(cmd.Context(), s)
 		},
 	}
