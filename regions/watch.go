@@ -74,6 +74,9 @@ func (w *Watch) Leads(term uint64, leads bool, now time.Duration) {
 	w.led.set(leads, now)
 }
 
+// Term is the one in which this controller last looked.
+func (w *Watch) Term() uint64 { return w.term }
+
 // Situation puts together what is known. renewed is how long ago this controller applied the last renewal, in any term.
 func (w *Watch) Situation(s State, renewed, now time.Duration) Situation {
 	doing := ""

@@ -46,6 +46,8 @@ type app struct {
 	environ        func() []string // nil: os.Environ
 	// target changes what the feed keeps up to date; tests switch safeguards off with it. It is nil in service.
 	target func(replication.Target) replication.Target
+	// gate changes what tells whether writes may be acknowledged; tests switch the lease's fence off with it. It is nil in service.
+	gate func(replication.Gate) replication.Gate
 	// detailsBytes stands in for --details-cache; tests make it so small that details are forgotten all the time. It is 0 in service.
 	detailsBytes int
 }

@@ -131,7 +131,9 @@ func (c *chaos) testFrozenLeader(l *steadyLoad) {
 	c.within(time.Minute, "another leads", func(n regions.Cluster) bool { return n.Leader != v.Leader })
 	before := l.count()
 	c.eventually("writes go on", func() bool { return l.count() > before+30 })
+	time.Sleep(7 * time.Second) // past what a leader that hears nothing suspects
 	c.check(leader.Resume())
+	c.rest()
 	if n, _ := c.view(); n.PrimaryEpoch != v.PrimaryEpoch {
 		c.Errorf("the primary moved from %s in epoch %d to %s in epoch %d", v.Primary, v.PrimaryEpoch, n.Primary, n.PrimaryEpoch)
 	}

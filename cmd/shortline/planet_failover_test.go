@@ -179,7 +179,7 @@ func (l *steadyLoad) read(ctx context.Context, i int) {
 	}
 	longest := map[shortline.StoreID]int{}
 	for n := 0; ctx.Err() == nil; n++ {
-		id := l.w.stores[n%len(l.w.stores)]
+		id := l.w.stores[n/3%len(l.w.stores)] // at each of three nodes in turn
 		node, done := l.nodes.pick(i + n)
 		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.patience())
 		q, err := l.w.client(node, session).Queue(call, id, client.ReadOptions{})

@@ -356,7 +356,7 @@ func TestStaleReadsMutant(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a planet")
 	}
-	w := startWorld(t, 24, planet.Options{Regions: []regions.ID{"us-east"}, Env: []string{"SHORTLINE_TEST_MUTANT=1"}})
+	w := startWorld(t, 24, planet.Options{Regions: []regions.ID{"us-east"}, Env: []string{"SHORTLINE_TEST_MUTANT=revs"}})
 	if faults := w.commitAgainstXIDs(); len(faults) == 0 {
 		t.Error("without revs the order of commits still decides: the test cannot fail")
 	}

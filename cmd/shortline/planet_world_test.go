@@ -221,15 +221,18 @@ func (w *world) everyCacheIs(tr truth) (faults []string) {
 	return faults
 }
 
-// bentMain is main with the version check of queues switched off, so that the last of the feed wins and not the last that was
-// committed, or with a cache of details of so many bytes. It returns where neither is asked for.
-func bentMain(mutant bool, details string) {
+// bentMain is main with a safeguard switched off, or with a cache of details of so many bytes. It returns where neither is asked for. The mutant revs
+// has no version check of queues, so that the last of the feed wins and not the last that was committed; gate acknowledges writes without a lease.
+func bentMain(mutant, details string) {
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, version: "test"}
 	a.detailsBytes, _ = strconv.Atoi(details)
-	if mutant {
+	switch mutant {
+	case "revs":
 		a.target = func(t replication.Target) replication.Target { return revless{t, new(atomic.Uint64)} }
+	case "gate":
+		a.gate = func(g replication.Gate) replication.Gate { return &openGate{Gate: g} }
 	}
-	if mutant || a.detailsBytes > 0 {
+	if mutant != "" || a.detailsBytes > 0 {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		code := report(os.Stderr, a.run(ctx, os.Args[1:]))
 		stop()
@@ -239,6 +242,22 @@ func bentMain(mutant bool, details string) {
 
 // tinyDetails is an environment in which nodes forget details all the time.
 var tinyDetails = []string{"SHORTLINE_TEST_DETAILS=4096"}
+
+// openGate lets pass for ever once it was open.
+type openGate struct {
+	replication.Gate
+	epoch atomic.Uint64
+}
+
+func (g *openGate) Check() (uint64, error) {
+	epoch, err := g.Gate.Check()
+	if err == nil {
+		g.epoch.Store(epoch)
+	} else if epoch = g.epoch.Load(); epoch > 0 {
+		err = nil
+	}
+	return epoch, err
+}
 
 type revless struct {
 	replication.Target

@@ -222,6 +222,9 @@ func (a *app) serve(ctx context.Context, s *serveSettings) (err error) {
 	if err != nil {
 		return err
 	}
+	if a.gate != nil {
+		control.gate = a.gate(control.gate)
+	}
 	if control.plane != nil {
 		control.plane.start(ctx)
 		defer control.plane.close()

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("SHORTLINE_TEST_MAIN") == "1" {
 		_ = os.Unsetenv("SHORTLINE_TEST_MAIN")
 		version = os.Getenv("SHORTLINE_TEST_VERSION")
-		bentMain(os.Getenv("SHORTLINE_TEST_MUTANT") == "1", os.Getenv("SHORTLINE_TEST_DETAILS"))
+		bentMain(os.Getenv("SHORTLINE_TEST_MUTANT"), os.Getenv("SHORTLINE_TEST_DETAILS"))
 		main()
 	}
 	os.Exit(m.Run())

@@ -112,6 +112,24 @@ func (n *Node) Propose(ctx context.Context, c regions.Command) error {
 	}
 }
 
+// ProposeIn is Propose for what this node has decided as the leader of a term. Where it does not lead in that term any more nothing is done and the
+// error is RuleNoLeader: no other leader is asked to take over a decision that may be out of date.
+func (n *Node) ProposeIn(ctx context.Context, term uint64, c regions.Command) error {
+	if now, ok := n.Leading(); !ok || now != term {
+		return &regions.RefusedError{Rule: regions.RuleNoLeader, Detail: fmt.Sprintf("this node does not lead in term %d any more", term)}
+	}
+	out, err := n.apply(ctx, c)
+	switch {
+	case err != nil:
+		return fmt.Errorf("propose in term %d: %w: %w", term, ErrUnknown, err)
+	case out.Elsewhere:
+		return &regions.RefusedError{Rule: regions.RuleNoLeader, Detail: fmt.Sprintf("this node lost the leadership of term %d", term)}
+	case out.Refused != nil:
+		return out.Refused
+	}
+	return nil
+}
+
 // candidates are the voters to ask, the one that is thought to lead first.
 func (n *Node) candidates() []regions.ID {
 	leader, _ := n.Leader()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -385,28 +387,52 @@ func TestRestoreWithASoleVoter(t *testing.T) {
 	}
 }
 
-// The state behaves as one register that everybody compares and sets, while leaders are cut off.
+// The state behaves as one register that everybody compares and sets, while leaders are cut off or die and come back.
 func TestRegisterIsLinearizable(t *testing.T) {
+	for _, kill := range []bool{false, true} {
+		t.Run(fmt.Sprintf("killed %v", kill), func(t *testing.T) { testRegister(t, kill) })
+	}
+}
+
+func testRegister(t *testing.T, kill bool) {
 	w := three(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
+	node := func(name string) *Node { // nil while it is dead
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if r := w.nodes[name]; r != nil {
+			return r.Node
+		}
+		return nil
+	}
 	const clients, each = 4, 15
+	pace := 40
+	if kill {
+		pace = 200
+	}
 	type in struct{ from uint32 }
 	type out struct{ ok, unknown bool }
 	var mu sync.Mutex
 	var history []porcupine.Operation
 	begun := time.Now()
 	var all sync.WaitGroup
+	var kills atomic.Int32
 	start := w.nodes["a"].State().Attempt
 	for client := range clients {
 		all.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, uint64(client)))
 			name := []string{"a", "b", "c"}[client%3]
-			for known := 0; known < each; {
-				guess := w.nodes[name].State().Attempt + uint32(rng.IntN(2))
+			for known := 0; known < each || kill && kills.Load() < 2; {
+				n := node(name)
+				if n == nil {
+					time.Sleep(10 * time.Millisecond)
+					continue
+				}
+				guess := n.State().Attempt + uint32(rng.IntN(2))
 				ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 				called := time.Since(begun)
-				err := w.nodes[name].Propose(ctx, regions.Command{Sync: &regions.SyncChange{Move: regions.Grow, Region: "b", Attempt: guess}})
+				err := n.Propose(ctx, regions.Command{Sync: &regions.SyncChange{Move: regions.Grow, Region: "b", Attempt: guess}})
 				cancel()
 				returned := time.Since(begun)
 				var why *regions.RefusedError
@@ -423,7 +449,7 @@ func TestRegisterIsLinearizable(t *testing.T) {
 				mu.Lock()
 				history = append(history, porcupine.Operation{ClientId: client, Input: in{guess}, Output: o, Call: int64(called), Return: int64(returned)})
 				mu.Unlock()
-				time.Sleep(time.Duration(rng.IntN(40)) * time.Millisecond)
+				time.Sleep(time.Duration(rng.IntN(pace)) * time.Millisecond)
 			}
 		})
 	}
@@ -433,11 +459,26 @@ func TestRegisterIsLinearizable(t *testing.T) {
 		for i := 0; ; i++ {
 			name := []string{"a", "b", "c"}[(seed+uint64(i))%3]
 			for _, other := range []string{"a", "b", "c"} {
-				if _, ok := w.nodes[other].Leading(); ok {
-					name = other
+				if n := node(other); n != nil {
+					if _, ok := n.Leading(); ok {
+						name = other
+					}
 				}
 			}
 			w.isolate(name, true)
+			if kill {
+				w.halt(name)
+				w.isolate(name, false)
+				time.Sleep(700 * time.Millisecond)
+				w.start(name, regions.ID(name))
+				kills.Add(1)
+				select {
+				case <-stop:
+					return
+				case <-time.After(1200 * time.Millisecond):
+				}
+				continue
+			}
 			select {
 			case <-stop:
 				w.isolate(name, false)
@@ -489,6 +530,9 @@ func TestRegisterIsLinearizable(t *testing.T) {
 	if done2 == 0 {
 		t.Fatal("nothing was done")
 	}
+	if kill {
+		return
+	}
 	// The check can fail: two are told that they made the same step.
 	for _, op := range history {
 		if op.Output.(out).ok {
@@ -499,5 +543,51 @@ func TestRegisterIsLinearizable(t *testing.T) {
 	}
 	if porcupine.CheckOperationsTimeout(m, history, 20*time.Second) == porcupine.Ok {
 		t.Error("a history in which one step was made twice passes")
+	}
+}
+
+// What a leader has decided is brought before no other: it is in force in its own term, or not at all.
+func TestDecisionsOfAnEarlierTerm(t *testing.T) {
+	w := three(t)
+	old := w.leader()
+	term, _ := w.nodes[old].Leading()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	decide := func(event string) error {
+		c := remark("%s", event)
+		c.At = time.Unix(1_800_000_000, 0).UTC()
+		return w.nodes[old].ProposeIn(ctx, term, c)
+	}
+	w.until("it leads for good", func() bool { // outside the primary region
+		old = w.leader()
+		now, ok := w.nodes[old].Leading()
+		term = now
+		return ok && old != "a"
+	})
+	if err := decide("in its term"); err != nil {
+		t.Fatal(err)
+	}
+	w.isolate(old, true)
+	w.until("another leads", func() bool {
+		for _, name := range w.names() {
+			if _, ok := w.nodes[name].Leading(); ok && name != old {
+				return true
+			}
+		}
+		return false
+	})
+	w.isolate(old, false)
+	w.until("the old one has heard of it", func() bool {
+		leader, now := w.nodes[old].Leader()
+		return string(leader) != old && now > term
+	})
+	var why *regions.RefusedError
+	if err := decide("after its term"); !errors.As(err, &why) || why.Rule != regions.RuleNoLeader {
+		t.Errorf("after its term: %v", err)
+	}
+	w.set(old, remark("by whoever leads"))
+	w.allKnow("by whoever leads", "a", "b", "c")
+	if w.knows("a", "after its term") || !w.knows("a", "in its term") {
+		t.Error("the decision of an earlier term is in force, or that of its own is not")
 	}
 }

@@ -26,9 +26,9 @@ type Control interface {
 	State() regions.State
 	// Changed returns a channel that is closed at the next change of State.
 	Changed() <-chan struct{}
-	// Propose returns nil once the command is applied here; a *regions.RefusedError where it was refused. With any other error it
-	// may or may not be applied, now or later.
-	Propose(ctx context.Context, c regions.Command) error
+	// ProposeIn returns nil once the command is applied here; a *regions.RefusedError where it was refused, as it is with RuleNoLeader where
+	// this node does not lead in the term any more. With any other error it may or may not be applied, now or later.
+	ProposeIn(ctx context.Context, term uint64, c regions.Command) error
 	// Leading tells whether this node leads and has applied all that was committed before its term.
 	Leading() (term uint64, ok bool)
 	// Renewed is how long ago this node applied the last renewal of the lease by that node of the primary region, or by any for
@@ -309,15 +309,19 @@ func (c *Controller) pause(op *regions.Operation) time.Duration {
 	return c.deps.Now().Sub(op.Begun)
 }
 
-// propose commits a command in this controller's name, unless it has another.
+// propose commits a command in this controller's name, unless it has another, in the term in which it was decided: a controller that stood still
+// and does not know yet that it was replaced must not have its decision taken by the one that replaced it.
 func (c *Controller) propose(ctx context.Context, cmd regions.Command) error {
+	c.mu.Lock()
+	term := c.watch.Term()
+	c.mu.Unlock()
 	cmd.At = c.deps.Now().UTC()
 	if cmd.By == "" {
 		cmd.By = c.cfg.Self
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Command)
 	defer cancel()
-	return c.deps.Control.Propose(ctx, cmd)
+	return c.deps.Control.ProposeIn(ctx, term, cmd)
 }
 
 // commander returns a region's database and what commands to it have to carry. The error says that this node does not lead

@@ -54,6 +54,12 @@ func isolate(w *world, id regions.ID) {
 	}
 }
 
+func leaderStands(w *world) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.standLocked(w.leader)
+}
+
 func heal(w *world, _ regions.ID) { clear(w.cut) }
 
 // ask gives an operator's verb to whoever leads, again and again until it is accepted or refused by a rule.
@@ -114,6 +120,7 @@ var faults = []fault{
 	{name: "the source dies in a switchover", begin: both(ask(switchToB), later(150*time.Millisecond, region("a", die))), mend: region("a", revive), mendIn: 20 * time.Second},
 	{name: "the target dies in a switchover", begin: both(ask(switchToB), later(420*time.Millisecond, region("b", die))), mend: region("b", revive), mendIn: 20 * time.Second},
 	{name: "the target is frozen in a failover", begin: both(region("a", die), later(2600*time.Millisecond, region("c", freeze))), mend: both(region("c", thaw), region("a", revive)), mendIn: 30 * time.Second},
+	{name: "the leader of the control plane stands still", begin: leaderStands, primary: "a"},
 	{name: "two regions and a witness, the primary dies", cfg: worldConfig{regions: []regions.ID{"a", "b"}, witness: true}, begin: region("a", die), mend: region("a", revive), mendIn: 15 * time.Second, primary: "b"},
 	{name: "two regions and a witness, a switchover", cfg: worldConfig{regions: []regions.ID{"a", "b"}, witness: true}, begin: ask(switchToB), primary: "b"},
 }
@@ -174,6 +181,9 @@ func (w *world) settled(limit, still time.Duration) bool {
 		w.mu.Lock()
 		ok := len(w.acks) > 0 && time.Since(w.acks[len(w.acks)-1].acked) < 500*time.Millisecond && w.state.Operation == nil &&
 			w.acks[len(w.acks)-1].epoch == w.state.PrimaryEpoch && (w.state.Durability.Mode == regions.Quorum || w.onlyOneLocked()) && slices.Equal(w.state.Names, w.state.Sync)
+		for _, s := range w.still { // who stands still is yet to go on
+			ok = ok && time.Since(s.until) > outdated
+		}
 		w.mu.Unlock()
 		if !ok {
 			good = 0
@@ -228,7 +238,7 @@ func (w *world) judgeLocked() []string {
 }
 
 // TestControllerDiesAnywhere plays every fault, and then again with the controller, its region, or the database that it
-// speaks to dying before and after each of its calls.
+// speaks to dying before and after each of its calls, and with the controller standing still there for 10 s.
 func TestControllerDiesAnywhere(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
@@ -237,9 +247,10 @@ func TestControllerDiesAnywhere(t *testing.T) {
 			report(t, f.name, base)
 			t.Logf("%d calls, longest pause %v, primary %s in epoch %d", base.calls, base.pause, base.state.Primary, base.state.PrimaryEpoch)
 			for kill := 1; kill <= base.calls; kill++ {
-				for _, who := range []victim{controllerDies, regionDies, calleeDies} {
+				for _, who := range []victim{controllerDies, regionDies, calleeDies, controllerStands} {
 					for _, after := range []bool{false, true} {
-						if who != controllerDies && (after || kill%2 == 1) && os.Getenv("SHORTLINE_CHAOS") == "" {
+						every := map[victim]int{controllerDies: 1, regionDies: 2, calleeDies: 2, controllerStands: 6}[who]
+						if (who != controllerDies && after || kill%every != 0) && os.Getenv("SHORTLINE_CHAOS") == "" {
 							continue // a part of them does for everyday
 						}
 						if !t.Failed() {
@@ -267,8 +278,9 @@ var slowC = map[regions.ID]time.Duration{"c": 300 * time.Millisecond}
 var hard = map[string]fault{
 	"killed": {begin: region("a", die), mend: region("a", revive), mendIn: 15 * time.Second},
 	// The control plane is cut off from the primary's nodes, its standbys are not.
-	"control cut": {cfg: worldConfig{promote: 300 * time.Millisecond}, begin: func(w *world) { w.mu.Lock(); defer w.mu.Unlock(); w.deaf["a"] = true }, mend: func(w *world) { w.mu.Lock(); defer w.mu.Unlock(); w.deaf["a"] = false }, mendIn: 12 * time.Second},
-	"target dies": {cfg: worldConfig{slow: slowC}, begin: both(region("a", die), later(6*time.Second, region("a", func(w *world, id regions.ID) { w.alive[id] = true }))), mend: region("a", revive), mendIn: 30 * time.Second},
+	"control cut":   {cfg: worldConfig{promote: 300 * time.Millisecond}, begin: func(w *world) { w.mu.Lock(); defer w.mu.Unlock(); w.deaf["a"] = true }, mend: func(w *world) { w.mu.Lock(); defer w.mu.Unlock(); w.deaf["a"] = false }, mendIn: 12 * time.Second},
+	"target dies":   {cfg: worldConfig{slow: slowC}, begin: both(region("a", die), later(6*time.Second, region("a", func(w *world, id regions.ID) { w.alive[id] = true }))), mend: region("a", revive), mendIn: 30 * time.Second},
+	"leader stands": {begin: leaderStands, primary: "a"},
 	// The third region never hears of the new primary, which dies; it comes back, and so does a majority of voters.
 	"two lineages": {cfg: worldConfig{slow: slowC}, begin: both(region("a", die), later(8*time.Second, both(ask(regions.Verb{Verb: regions.VerbAck, By: "operator"}),
 		region("c", revive), region("b", die), region("a", func(w *world, id regions.ID) { w.alive[id] = true })))),
@@ -291,6 +303,7 @@ func TestMutants(t *testing.T) {
 		{"both fences off", "control cut", 5, controllerDies, func(c *worldConfig) { c.noGate = true; c.controller = mutantNoDetach }, "lost"},
 		{"the target changes on resume", "target dies", 4, regionDies, func(c *worldConfig) { c.controller = mutantRechoose; c.dateless = true }, "lost"},
 		{"positions of two lineages are compared", "two lineages", 8, calleeDies, func(c *worldConfig) { c.noLineage = true }, "lost"},
+		{"an old leader's decision is taken over", "leader stands", 0, controllerDies, func(c *worldConfig) { c.forwards = true }, "is primary, not a"},
 		// Either fence alone holds.
 		{"the lease's fence off", "control cut", 5, controllerDies, func(c *worldConfig) { c.noGate = true }, ""},
 		{"the database's fence off", "control cut", 5, controllerDies, func(c *worldConfig) { c.controller = mutantNoDetach }, ""},

@@ -37,6 +37,8 @@ func (c *Controller) Do(ctx context.Context, v regions.Verb) (regions.Outcome, e
 	}
 	var why *regions.RefusedError
 	switch {
+	case errors.As(err, &why) && why.Rule == regions.RuleNoLeader: // it may be asked of the next
+		return out, why
 	case errors.As(err, &why): // somebody was faster
 		out.Accepted, out.Blockers = false, append(out.Blockers, why)
 		return out, nil

@@ -191,11 +191,11 @@ type lone struct {
 	leads bool
 }
 
-func (l *lone) State() regions.State                           { return l.state }
-func (l *lone) Changed() <-chan struct{}                       { return nil }
-func (l *lone) Propose(context.Context, regions.Command) error { return nil }
-func (l *lone) Leading() (uint64, bool)                        { return 1, l.leads }
-func (l *lone) Renewed(string) time.Duration                   { return 0 }
+func (l *lone) State() regions.State                                     { return l.state }
+func (l *lone) Changed() <-chan struct{}                                 { return nil }
+func (l *lone) ProposeIn(context.Context, uint64, regions.Command) error { return nil }
+func (l *lone) Leading() (uint64, bool)                                  { return 1, l.leads }
+func (l *lone) Renewed(string) time.Duration                             { return 0 }
 
 func TestDeskPassesOn(t *testing.T) {
 	const key = "0123456789abcdef0123"

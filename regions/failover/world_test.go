@@ -29,10 +29,11 @@ type world struct {
 	leader  regions.ID
 	term    uint64
 	ledFrom time.Time
-	alive   map[regions.ID]bool // the node process of the region: voter, controller, lease and gate
-	frozen  map[regions.ID]bool // it and its database stand still
-	deaf    map[regions.ID]bool // its node and agent are cut off from the control plane, its database is not
-	renewed time.Time           // when the last renewal was applied
+	alive   map[regions.ID]bool        // the node process of the region: voter, controller, lease and gate
+	frozen  map[regions.ID]bool        // it and its database stand still
+	still   map[regions.ID]*standstill // its node alone stands still, or has just gone on
+	deaf    map[regions.ID]bool        // its node and agent are cut off from the control plane, its database is not
+	renewed time.Time                  // when the last renewal was applied
 	seq     uint64
 	acks    []ack
 
@@ -55,6 +56,7 @@ type worldConfig struct {
 	async      bool                         // mutant: no commit waits for a standby
 	noGate     bool                         // mutant: nodes do not look at the lease
 	noLineage  bool                         // mutant: a database says that it is of the newest epoch
+	forwards   bool                         // mutant: what a leader of an earlier term decided is brought before the present one
 	dateless   bool                         // mutant: the state machine takes any target as primary
 	controller mutant
 }
@@ -77,6 +79,7 @@ const (
 	controllerDies victim = iota
 	regionDies
 	calleeDies
+	controllerStands // still, with its voter and lease, for a while
 )
 
 // entry is one record of a log. No two are alike.
@@ -118,7 +121,7 @@ func newWorld(ctx context.Context, t *testing.T, cfg worldConfig) *world {
 		cfg.regions = []regions.ID{"a", "b", "c"}
 	}
 	w := &world{t: t, cfg: cfg, ids: cfg.regions, dbs: map[regions.ID]*db{}, cut: map[string]bool{}, changed: make(chan struct{}), alive: map[regions.ID]bool{},
-		frozen: map[regions.ID]bool{}, deaf: map[regions.ID]bool{}, start: time.Now(), renewed: time.Now(), ctx: ctx, leader: "b", term: 1, ledFrom: time.Now()}
+		frozen: map[regions.ID]bool{}, still: map[regions.ID]*standstill{}, deaf: map[regions.ID]bool{}, start: time.Now(), renewed: time.Now(), ctx: ctx, leader: "b", term: 1, ledFrom: time.Now()}
 	var all []regions.Region
 	for _, id := range w.ids {
 		w.dbs[id] = &db{id: id, up: true, role: regions.RoleStandby, upstream: "a", timeline: 1, log: []entry{{seq: 1, epoch: 1}}}
@@ -152,7 +155,45 @@ func (w *world) reachesLocked(from, to regions.ID) bool {
 	return !w.cut[string(from)+">"+string(to)] && !w.cut[string(to)+">"+string(from)]
 }
 
-func (w *world) worksLocked(id regions.ID) bool { return w.alive[id] && !w.frozen[id] }
+func (w *world) worksLocked(id regions.ID) bool {
+	return w.alive[id] && !w.frozen[id] && (w.still[id] == nil || w.still[id].over())
+}
+
+// standstill is a time in which a node does nothing. For a moment after it the node believes what it knew before.
+type standstill struct {
+	until   time.Time
+	term    uint64
+	leads   bool
+	renewed time.Time
+	state   regions.State
+}
+
+const (
+	standFor = 10 * time.Second
+	outdated = 600 * time.Millisecond
+)
+
+func (s *standstill) over() bool { return !time.Now().Before(s.until) }
+
+// believes tells whether a node has gone on and not heard anything yet.
+func (s *standstill) believes() bool { return s != nil && s.over() && time.Since(s.until) < outdated }
+
+// standLocked makes a node stand still.
+func (w *world) standLocked(id regions.ID) {
+	w.still[id] = &standstill{time.Now().Add(standFor), w.term, w.leader == id && w.majorityLocked(id), w.renewed, w.stateAtLocked(id)}
+}
+
+// awake blocks while a node stands still.
+func (w *world) awake(id regions.ID) {
+	for {
+		w.mu.Lock()
+		s := w.still[id]
+		w.mu.Unlock()
+		if s == nil || s.over() || !w.rest(time.Until(s.until)) {
+			return
+		}
+	}
+}
 
 // majority tells whether enough voters hear id.
 func (w *world) majorityLocked(id regions.ID) bool {
@@ -460,6 +501,8 @@ var errDead = errors.New("this process is dead")
 // whether the caller lives to hear of it.
 func (i *incarnation) effect(what string, callee regions.ID) (do, answer bool) {
 	w := i.w
+	w.awake(i.id)
+	defer w.awake(i.id)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if i.dead || !w.worksLocked(i.id) {
@@ -470,9 +513,21 @@ func (i *incarnation) effect(what string, callee regions.ID) (do, answer bool) {
 	if w.calls != w.kill {
 		return true, true
 	}
-	w.trace = append(w.trace, fmt.Sprintf("%7.3f there dies %v, after: %v", time.Since(w.start).Seconds(), []string{"the controller", "the region", "who was called"}[w.who], w.after))
+	w.trace = append(w.trace, fmt.Sprintf("%7.3f there dies %v, after: %v", time.Since(w.start).Seconds(), []string{"the controller", "the region", "who was called", "(it stands still) the controller"}[w.who], w.after))
 	gone := i.id
 	switch {
+	case w.who == controllerStands && w.after: // in a moment, before it is answered
+		w.wg.Go(func() {
+			if w.rest(8 * time.Millisecond) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.standLocked(i.id)
+			}
+		})
+		return true, true
+	case w.who == controllerStands:
+		w.standLocked(i.id)
+		return true, true
 	case w.who == calleeDies && callee == "":
 		return true, true
 	case w.who == calleeDies:
@@ -509,8 +564,12 @@ func (i *incarnation) effect(what string, callee regions.ID) (do, answer bool) {
 }
 
 func (i *incarnation) State() regions.State {
+	i.w.awake(i.id)
 	i.w.mu.Lock()
 	defer i.w.mu.Unlock()
+	if s := i.w.still[i.id]; s.believes() {
+		return s.state
+	}
 	return i.w.stateAtLocked(i.id)
 }
 
@@ -521,22 +580,37 @@ func (i *incarnation) Changed() <-chan struct{} {
 }
 
 func (i *incarnation) Leading() (uint64, bool) {
+	i.w.awake(i.id)
 	i.w.mu.Lock()
 	defer i.w.mu.Unlock()
+	if s := i.w.still[i.id]; s.believes() && !i.dead {
+		return s.term, s.leads
+	}
 	return i.w.term, i.w.leader == i.id && !i.dead && i.w.majorityLocked(i.id)
 }
 
 func (i *incarnation) Renewed(string) time.Duration {
+	i.w.awake(i.id)
 	i.w.mu.Lock()
 	defer i.w.mu.Unlock()
+	if s := i.w.still[i.id]; s.believes() {
+		return time.Since(s.renewed)
+	}
 	return time.Since(i.w.renewed)
 }
 
-func (i *incarnation) Propose(ctx context.Context, c regions.Command) error {
+func (i *incarnation) ProposeIn(ctx context.Context, term uint64, c regions.Command) error {
+	defer i.w.awake(i.id)
 	do, answer := i.effect("propose "+change(c), "")
 	err := errDead
 	if do {
 		if answer {
+			i.w.mu.Lock()
+			leads := i.w.leader == i.id && i.w.term == term
+			i.w.mu.Unlock()
+			if !leads && !i.w.cfg.forwards {
+				return noLeader("it does not lead in that term")
+			}
 			err = i.w.proposeFrom(ctx, i.id, c)
 		} else if why := i.w.apply(c); why != nil {
 			err = why
@@ -570,7 +644,8 @@ type remote struct {
 // call takes a command to the agent. One that stands still carries it out when it wakes up, however late that is.
 func (r *remote) call(ctx context.Context, what string, o regions.Order, do func(*db) error) (regions.DatabaseStatus, error) {
 	effect, answer := true, true
-	if what != "status" {
+	defer r.i.w.awake(r.i.id)
+	if r.i.w.awake(r.i.id); what != "status" {
 		effect, answer = r.i.effect(fmt.Sprintf("%s %s in %v", what, r.id, o), r.id)
 	}
 	if !effect {
