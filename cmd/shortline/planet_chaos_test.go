@@ -377,23 +377,32 @@ func (c *chaos) rest() time.Duration {
 	c.starts.Wait()
 	c.within(3*time.Minute, "the regions are well again", func(v regions.Cluster) bool { return well(v, false) })
 	took := time.Since(began)
-	v, _ := c.view()
-	operator := func(verb string) {
-		var answer map[string]any
-		if _, err := c.client(c.Region(v.Primary).Nodes[0], nil).AdminPost(c.deadline(), verb, map[string]any{"reason": "chaos"}, &answer); err != nil {
-			c.Fatalf("%s: %v", verb, err)
+	c.within(3*time.Minute, "all regions confirm writes", func(v regions.Cluster) bool {
+		if well(v, false) { // it may fail over only now for what was before
+			c.operate(v)
 		}
-	}
+		return well(v, true) && c.Primary() == v.Primary
+	})
+	return took
+}
+
+// operate does what is left to an operator after a failover. A refusal is asked again.
+func (c *chaos) operate(v regions.Cluster) {
+	var verbs []string
 	for _, r := range v.Regions {
 		if r.Held {
-			operator("regions/" + string(r.Name) + "/undrain")
+			verbs = append(verbs, "regions/"+string(r.Name)+"/undrain")
 		}
 	}
 	if v.LastAutomatic != nil && v.LastAutomatic.Acknowledged == nil {
-		operator("ack")
+		verbs = append(verbs, "ack")
 	}
-	c.within(2*time.Minute, "all regions confirm writes", func(v regions.Cluster) bool { return well(v, true) && c.Primary() == v.Primary })
-	return took
+	for _, verb := range verbs {
+		var answer map[string]any
+		if _, err := c.client(c.Region(v.Primary).Nodes[0], nil).AdminPost(c.deadline(), verb, map[string]any{"reason": "chaos"}, &answer); err != nil {
+			c.say("%s: %v", verb, err)
+		}
+	}
 }
 
 // well tells whether writes are confirmed by a standby and all standbys follow; with all, whether all confirm and none is held.
