@@ -532,6 +532,15 @@ func (b *bench) writeLive(w io.Writer) {
 			met(r.rss <= 8<<10), met(r.goroutines <= 1.01), met(r.steady.perMillion() <= 20), met(r.steady.p50 <= 5*time.Millisecond && r.steady.p99 <= 50*time.Millisecond))
 		p.line("")
 	}
+	if len(b.live.rows) > 0 && b.live.rows[0].skipped == "" {
+		hot := b.live.rows[0].hot
+		due, sent := float64(b.liveConnections/liveProcesses/3*liveProcesses*liveHotRate), float64(hot.messages)/hot.took.Seconds()
+		if sent < 0.95*due {
+			p.line("Of the hot store %s messages a second were due. Shortline sent %s, for which it took %.2f of a core: the clients had the rest of the machine, and what was not sent had been replaced by a newer value.",
+				thousands(int(due)), thousands(int(sent)), hot.cpu.Seconds()/hot.took.Seconds())
+			p.line("")
+		}
+	}
 	if r := b.live.stall; r != nil {
 		p.line("%d clients more, each following %d stores, that read nothing: **%.1f KiB** of the server (heap and stacks after a collection) and **%.1f KiB** of the kernel's TCP each (both ends of the connection are on this machine); the age of the others' messages is p50 %s, p99 %s, before %s, %s. "+
 			"When they read again, %d of %s values were not the newest.", r.clients, stalledFollow, r.server/1024, r.kernel/1024, millis(r.while.p50), millis(r.while.p99), millis(r.before.p50), millis(r.before.p99), r.wrong, thousands(r.of))
