@@ -147,4 +147,15 @@ func TestNotReadyWhileTheDatabaseIsMade(t *testing.T) {
 	if early != "" {
 		t.Errorf("it says that it is a primary before its data is in its place: %s", early)
 	}
+
+	a := w.all[id].Agent
+	check(t, a.lock(deadline(t)))
+	p := a.server.Load()
+	a.server.Store(&process{pid: p.pid, exited: p.exited, began: p.began, safe: true}) // as it is while roles are made
+	s, err := a.probeStatus(deadline(t))
+	a.server.Store(p)
+	a.unlock()
+	if check(t, err); s.Role != regions.RoleStarting {
+		t.Errorf("a server that only the agent reaches is told of as %s", s.Role)
+	}
 }
