@@ -168,6 +168,9 @@ func closeFault(payload []byte) *liveFault {
 	if err := ws.CheckCloseFrameData(code, why); err != nil {
 		return &liveFault{closeProtocol, err.Error(), endProtocol}
 	}
+	if code >= 5000 { // RFC 6455, 7.4.2, which the library does not check
+		return &liveFault{closeProtocol, "a close code that is none", endProtocol}
+	}
 	return &liveFault{code, "", endClient}
 }
 

@@ -498,6 +498,7 @@ func TestLiveBadInput(t *testing.T) {
 		{"a length that is none", [][]byte{{0x81, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}}, nil, 1002},
 		{"half a close code", [][]byte{part(ws.OpClose, true, "x")}, nil, 1002},
 		{"a close code that is none", [][]byte{part(ws.OpClose, true, "\x03\xed")}, nil, 1002},
+		{"a close code beyond all", [][]byte{part(ws.OpClose, true, "\x71\x00")}, nil, 1002},
 		{"binary", [][]byte{part(ws.OpBinary, true, "{}")}, nil, 1003},
 		{"not UTF-8", [][]byte{part(ws.OpText, true, "\xff")}, nil, 1007},
 		{"not UTF-8, in pieces", [][]byte{part(ws.OpText, false, "\xe2\x82"), part(ws.OpContinuation, true, "x")}, nil, 1007},
