@@ -100,8 +100,8 @@ func TestPlanetMutants(t *testing.T) {
 
 // In async mode the lease is the only fence, and what is acknowledged may be lost: both show. The same without the lease has two writers.
 func TestPlanetMutantsOfFences(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts planets")
+	if !longTests {
+		t.Skip("starts two planets; set SHORTLINE_TEST_LONG=1")
 	}
 	planet.NeedSeparable(t)
 	for _, m := range []struct {
