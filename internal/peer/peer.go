@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shortline/shortline/internal/pki"
@@ -122,14 +123,21 @@ func dialTLS(dial func(ctx context.Context, network, addr string) (net.Conn, err
 const handshakeTimeout = 3 * time.Second
 
 // NeverSent tells of an error of a request whether it surely was not acted on: nobody was reached, or the other end refused this one's
-// certificate, which in TLS 1.3 shows after the handshake.
+// certificate, which in TLS 1.3 shows after the handshake, before or after the request is written.
 func NeverSent(err error) bool {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
 		return true
 	}
-	return op != nil && op.Op == "remote error" && slices.Contains(certificateAlerts, op.Err.Error())
+	if op != nil && op.Op == "remote error" && slices.Contains(certificateAlerts, op.Err.Error()) {
+		return true
+	}
+	return err != nil && strings.HasSuffix(err.Error(), notEstablished)
 }
+
+// notEstablished is how net/http words that a new connection was closed before its first request was written: a refusal of the
+// certificate that came quicker than that.
+const notEstablished = "http2: client conn could not be established"
 
 // certificateAlerts are how crypto/tls words them.
 var certificateAlerts = func() (all []string) {

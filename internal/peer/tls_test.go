@@ -84,11 +84,18 @@ func TestCallOverTLS(t *testing.T) {
 	if err := call(testKey, member(t, authority("shop"), "shop")); err == nil || !NeverSent(err) {
 		t.Errorf("a certificate of another authority: %v", err)
 	}
+	// Where the refusal comes while the request is being written, the broken connection may be all that is seen of it, and the outcome
+	// counts as unknown.
+	for range 50 {
+		if err = call(testKey, refusedByOthers(t, ours)); err == nil || NeverSent(err) {
+			break
+		}
+	}
+	if err == nil || !NeverSent(err) {
+		t.Errorf("a certificate that only the server refuses: %v", err)
+	}
 	if acted != 1 {
 		t.Errorf("%d calls were acted on", acted)
-	}
-	if err := call(testKey, refusedByOthers(t, ours)); err == nil || !NeverSent(err) {
-		t.Errorf("a certificate that only the server refuses: %v", err)
 	}
 }
 
