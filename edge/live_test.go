@@ -821,6 +821,8 @@ func TestLiveDrain(t *testing.T) {
 	obedient, stubborn, events := dialLive(t, n.api), dialLive(t, n.api), openStream(t, n.plain, n.api+"/v1/live/sse?store=a")
 	stubborn.send(t, `{"op":"subscribe","lat":0,"lng":0}`)
 	stubborn.want(t, "subscribed")
+	obedient.send(t, `{"op":"ping"}`) // the handshake is answered before the connection is in the hub
+	obedient.want(t, "pong")
 	events.next(t)
 	if err := n.server.MoveLive(t.Context(), 0); err != nil {
 		t.Fatal(err)
