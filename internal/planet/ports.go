@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 )
 
@@ -16,17 +17,30 @@ const firstPort, lastPort = 14000, 32000
 
 const loopback = "127.0.0.1"
 
-// freePorts returns n ports of loopback on which nobody listens at the moment. Somebody may before the caller does, so
-// callers try again with others.
+// given are the ports that this process has taken for free. Servers start side by side: if two were told the same port, the one that
+// did not get it could take the other for itself before it has ended.
+var given = struct {
+	sync.Mutex
+	ports map[int]bool // guarded by Mutex
+}{ports: map[int]bool{}}
+
+// freePorts returns n ports of loopback on which nobody listens at the moment, none of them twice for as long as there are enough. Somebody
+// of another process may listen before the caller does, so callers try again with others.
 func freePorts(n int) ([]int, error) {
+	given.Lock()
+	defer given.Unlock()
+	if len(given.ports) > (lastPort-firstPort)/2 {
+		clear(given.ports)
+	}
 	var ports []int
 	for range 1000 {
 		if len(ports) == n {
 			return ports, nil
 		}
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		if !slices.Contains(ports, port) && isFree(port) {
+		if !slices.Contains(ports, port) && !given.ports[port] && isFree(port) {
 			ports = append(ports, port)
+			given.ports[port] = true
 		}
 	}
 	return nil, errors.New("found no free port on " + loopback)
