@@ -242,27 +242,42 @@ func (b *bench) load(ctx context.Context, db *planet.Database) (err error) {
 
 // heapBytes collects a node's garbage and tells what is left.
 func heapBytes(ctx context.Context, admin string) (float64, error) {
+	text, err := collected(ctx, admin)
+	if err != nil {
+		return 0, err
+	}
+	return metric(text, "go_memstats_heap_alloc_bytes")
+}
+
+// collected collects a node's garbage and returns its metrics after that.
+func collected(ctx context.Context, admin string) (text string, err error) {
 	for _, path := range []string{"/debug/pprof/heap?gc=1", "/metrics"} {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, admin+path, nil)
 		if err != nil {
-			return 0, err
+			return "", err
 		}
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
-			return 0, err
+			return "", err
 		}
-		text, err := io.ReadAll(resp.Body)
+		body, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if err != nil {
-			return 0, err
+			return "", err
 		}
-		if _, rest, ok := strings.Cut(string(text), "\ngo_memstats_heap_alloc_bytes "); ok {
-			var n float64
-			_, err := fmt.Sscan(rest, &n)
-			return n, err
-		}
+		text = string(body)
 	}
-	return 0, errors.New("the node tells nothing of its heap")
+	return text, nil
+}
+
+// metric is one without labels in a node's metrics.
+func metric(text, name string) (n float64, err error) {
+	_, rest, ok := strings.Cut(text, "\n"+name+" ")
+	if !ok {
+		return 0, fmt.Errorf("the node does not tell %s", name)
+	}
+	_, err = fmt.Sscan(rest, &n)
+	return n, err
 }
 
 // residentBytes is a process' memory as the kernel counts it, 0 where that is not known.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -212,26 +211,17 @@ func (b *bench) soakStores(ctx context.Context, t *world, count func(string, int
 func sampleNode(ctx context.Context, n *planet.Node, at time.Duration) (s soakSample, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if s.live, err = heapBytes(ctx, n.Admin()); err != nil {
-		return s, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Admin()+"/metrics", nil)
+	text, err := collected(ctx, n.Admin())
 	if err != nil {
 		return s, err
 	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return s, err
-	}
-	text, err := io.ReadAll(res.Body)
-	_ = res.Body.Close()
 	s.at = at
-	for name, into := range map[string]*float64{"process_resident_memory_bytes": &s.resident, "go_goroutines": &s.goroutines, "process_open_fds": &s.opened} {
-		if _, rest, ok := strings.Cut(string(text), "\n"+name+" "); ok {
-			_, _ = fmt.Sscan(rest, into)
+	for name, into := range map[string]*float64{"go_memstats_heap_alloc_bytes": &s.live, "process_resident_memory_bytes": &s.resident, "go_goroutines": &s.goroutines, "process_open_fds": &s.opened} {
+		if *into, err = metric(text, name); err != nil {
+			return s, err
 		}
 	}
-	return s, err
+	return s, nil
 }
 
 // longest is the series of a node's longest life.

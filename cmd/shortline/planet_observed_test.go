@@ -58,7 +58,13 @@ func emptyGeoIP(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "empty.mmdb")
+	return writtenGeoIP(t, db)
+}
+
+// writtenGeoIP writes a database to a file of its own.
+func writtenGeoIP(t *testing.T, db *mmdbwriter.Tree) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "geo.mmdb")
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
